@@ -1,0 +1,23 @@
+"""The simulator: a timeline is compiled into a plan and executed exactly, on one device."""
+
+from async_optax.engine.plan import Plan, compile_timeline, cut_waves
+from async_optax.engine.problem import Problem
+from async_optax.engine.record import RECORDERS, ArrivalInfo
+from async_optax.engine.result import Divergence, LaneChoice, Result
+from async_optax.engine.simulate import simulate
+from async_optax.engine.worker import WorkerProgram, gradient
+
+__all__ = [
+    "RECORDERS",
+    "ArrivalInfo",
+    "Divergence",
+    "LaneChoice",
+    "Plan",
+    "Problem",
+    "Result",
+    "WorkerProgram",
+    "compile_timeline",
+    "cut_waves",
+    "gradient",
+    "simulate",
+]

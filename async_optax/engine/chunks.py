@@ -1,0 +1,146 @@
+"""Cutting a plan into chunks: where a run is evaluated, and what one call executes."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from async_optax.engine.plan import Plan, cut_waves
+from async_optax.engine.program import MAX_ARRIVALS, MAX_SEGMENTS, Chunk
+from async_optax.validation import require_count
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluations:
+    """When a run is evaluated.
+
+    Attributes:
+      position: int64 ``[num_evaluations]``, number of accepted arrivals before it; sorted.
+      version: int32, the version that is evaluated.
+      time: float64, simulated time.
+    """
+
+    position: np.ndarray
+    version: np.ndarray
+    time: np.ndarray
+
+
+def schedule_evaluations(
+    plan: Plan,
+    end_time: float,
+    evaluate_every: int | None,
+    evaluate_at: Sequence[float] | None,
+) -> Evaluations:
+    """Places the evaluations: always at the start and at the end, and in between as asked.
+
+    Args:
+      plan: the plan.
+      end_time: simulated time at which the timeline ends.
+      evaluate_every: commits between evaluations, >= 1, or ``None``.
+      evaluate_at: simulated times in ``[0, end_time]``, or ``None``.
+
+    Returns:
+      The evaluations.
+
+    Raises:
+      ValueError: if both are given, or a value is out of range.
+    """
+    if evaluate_every is not None and evaluate_at is not None:
+        raise ValueError("give evaluate_every or evaluate_at, not both")
+    if evaluate_at is not None:
+        time = np.asarray(evaluate_at, float)
+        outside = ~((time >= 0) & (time <= end_time))
+        if time.ndim != 1 or outside.any():
+            raise ValueError(
+                f"evaluate_at must be simulated times in [0, {end_time:g}], got {evaluate_at}"
+            )
+        time = np.unique(np.concatenate([[0.0], time, [end_time]]))
+        position = np.searchsorted(plan.time, time, side="right")
+    else:
+        committed = np.flatnonzero(plan.commit) + 1
+        if evaluate_every is not None:
+            require_count("evaluate_every", evaluate_every)
+            committed = committed[evaluate_every - 1 :: evaluate_every]
+        else:
+            committed = committed[:0]
+        position = np.concatenate([[0], committed])
+        time = np.concatenate([[0.0], plan.time[committed - 1]])
+        if position[-1] < plan.num_arrivals:
+            position = np.append(position, plan.num_arrivals)
+            time = np.append(time, end_time)
+    versions = np.concatenate([[0], plan.version])
+    return Evaluations(position, versions[position].astype(np.int32), time)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChunkSpan:
+    """The arrivals and evaluations that a chunk covers: ``[first, last)`` of each."""
+
+    first_arrival: int
+    last_arrival: int
+    first_evaluation: int
+    last_evaluation: int
+
+
+class Chunker:
+    """Cuts a plan into waves, and waves into chunks of any length.
+
+    Attributes:
+      starts: int64 ``[num_waves + 1]``, the first arrival of each wave.
+    """
+
+    def __init__(self, plan: Plan, lanes: int, evaluations: Evaluations):
+        boundaries = np.unique(np.append(evaluations.position, plan.num_arrivals))
+        self.starts = cut_waves(plan, lanes, boundaries)
+        self._lanes = lanes
+        self._evaluation_waves = np.searchsorted(self.starts, evaluations.position)
+        self._integers = np.stack(
+            [plan.worker, plan.staleness, plan.read_slot, plan.write_slot, plan.commit, plan.job],
+            axis=1,
+        ).astype(np.int32)
+        self._weights = plan.weight.astype(np.float32)
+
+    @property
+    def num_waves(self) -> int:
+        """Number of waves of the whole plan."""
+        return len(self.starts) - 1
+
+    def chunk(
+        self, first_wave: int, first_evaluation: int, num_arrivals: int
+    ) -> tuple[Chunk, ChunkSpan, int]:
+        """Returns the chunk that starts at a wave, and the wave after it.
+
+        Args:
+          first_wave: where it starts.
+          first_evaluation: the next evaluation that is due.
+          num_arrivals: about how many arrivals it should hold, at most ``MAX_ARRIVALS``.
+        """
+        starts = self.starts
+        first = starts[first_wave]
+        limit = first + min(max(num_arrivals, self._lanes), MAX_ARRIVALS)
+        last_wave = int(np.searchsorted(starts, limit, side="right")) - 1
+        due = self._evaluation_waves[first_evaluation : first_evaluation + MAX_SEGMENTS - 1]
+        num_due = int(np.searchsorted(due, last_wave, side="right"))
+        if num_due == MAX_SEGMENTS - 1:
+            last_wave = int(due[-1])
+        ends = np.append(due[:num_due], last_wave) - first_wave
+        arrivals = slice(first, starts[last_wave])
+        wave_starts = starts[first_wave : last_wave + 1] - first
+        chunk = Chunk(
+            integers=_padded(self._integers[arrivals], MAX_ARRIVALS + self._lanes),
+            weights=_padded(self._weights[arrivals], MAX_ARRIVALS + self._lanes),
+            wave_starts=_padded(wave_starts.astype(np.int32), MAX_ARRIVALS + 1),
+            segment_ends=_padded(ends.astype(np.int32), MAX_SEGMENTS),
+            evaluates=_padded(np.arange(num_due + 1) < num_due, MAX_SEGMENTS),
+            num_segments=np.int32(num_due + 1),
+        )
+        span = ChunkSpan(
+            int(first), int(starts[last_wave]), first_evaluation, first_evaluation + num_due
+        )
+        return chunk, span, last_wave
+
+
+def _padded(rows: np.ndarray, length: int) -> np.ndarray:
+    padding = [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1)
+    return np.pad(rows, padding)

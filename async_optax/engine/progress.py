@@ -1,0 +1,34 @@
+"""Progress of a run: a callback, or a bar in the terminal."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)``, called after each chunk with numbers of arrivals."""
+
+
+@contextlib.contextmanager
+def reporting(progress: bool | Progress) -> Iterator[Progress]:
+    """Yields a callback for ``progress``: itself, one that draws a bar, or one that is silent.
+
+    Raises:
+      ImportError: if a bar is asked for and rich is not installed.
+    """
+    if callable(progress):
+        yield progress
+        return
+    if not progress:
+        yield lambda done, total: None
+        return
+    try:
+        from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+    except ImportError as error:
+        raise ImportError(
+            "progress=True needs rich: pip install 'async_optax[experiments]', "
+            "or pass a function progress(done, total)"
+        ) from error
+    columns = ("arrivals", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bar(*columns) as bar:
+        task = bar.add_task("arrivals", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

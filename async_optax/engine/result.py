@@ -1,0 +1,103 @@
+"""The result of a run: tables on both axes, version and simulated time."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import optax
+
+
+@dataclasses.dataclass(frozen=True)
+class Divergence:
+    """Where a run stopped being finite.
+
+    Attributes:
+      version: the version at which it was seen.
+      time: the simulated time.
+      sign: what was not finite, such as ``"loss"``.
+    """
+
+    version: int
+    time: float
+    sign: str
+
+    def __str__(self) -> str:
+        return f"diverged at version {self.version}, time {self.time:.4g} ({self.sign} not finite)"
+
+
+@dataclasses.dataclass(frozen=True)
+class LaneChoice:
+    """How wide the waves of a run were, and why.
+
+    Attributes:
+      lanes: the width.
+      reason: one sentence.
+      seconds_per_arrival: what was measured for each width tried, if any.
+    """
+
+    lanes: int
+    reason: str
+    seconds_per_arrival: Mapping[int, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What :func:`async_optax.simulate` returns.
+
+    Attributes:
+      params: the parameters at the end (of the last chunk that ran, if diverged).
+      opt_state: the optimizer's state likewise.
+      arrivals: columns with one entry per accepted arrival: ``job``, ``worker``,
+        ``staleness``, ``version`` (after it), ``time``, ``loss`` and what else was recorded.
+      evaluations: columns with one entry per evaluation: ``version``, ``time`` and the
+        metrics.
+      diverged: where the run diverged, or ``None``. The tables end before it.
+      lanes: the width of the waves.
+      num_slots: versions held at once.
+    """
+
+    params: optax.Params
+    opt_state: optax.OptState
+    arrivals: Mapping[str, np.ndarray]
+    evaluations: Mapping[str, np.ndarray]
+    diverged: Divergence | None
+    lanes: LaneChoice
+    num_slots: int
+
+    def time_to(self, metric: str, target: float, *, below: bool = False) -> float | None:
+        """Returns the simulated time of the first evaluation that reaches a target.
+
+        Args:
+          metric: a column of ``evaluations``.
+          target: the value to reach.
+          below: whether reaching means falling to it, as for a loss.
+
+        Returns:
+          The time, or ``None`` if it is never reached.
+
+        Raises:
+          ValueError: if there is no such metric.
+        """
+        if metric not in self.evaluations:
+            known = [name for name in self.evaluations if name not in ("version", "time")]
+            raise ValueError(f"metric must be one of {', '.join(known)}; got {metric!r}")
+        values = self.evaluations[metric]
+        reached = values <= target if below else values >= target
+        return float(self.evaluations["time"][np.argmax(reached)]) if reached.any() else None
+
+
+def find_divergence(
+    arrivals: Mapping[str, np.ndarray], evaluations: Mapping[str, np.ndarray]
+) -> Divergence | None:
+    """Returns the first loss or metric that is not finite, the earliest in time."""
+    found = []
+    for table, names in (
+        (arrivals, ["loss"]),
+        (evaluations, [name for name in evaluations if name not in ("version", "time")]),
+    ):
+        for name in names:
+            broken = ~np.isfinite(table[name])
+            if broken.any():
+                row = int(np.argmax(broken))
+                found.append(Divergence(int(table["version"][row]), float(table["time"][row]), name))
+    return min(found, key=lambda divergence: divergence.time, default=None)

@@ -1,0 +1,146 @@
+"""Plain, clipped and delay-weighted asynchronous gradient descent."""
+
+import optax
+from jax.typing import ArrayLike
+
+from async_optax.optimizers.registry import register
+from async_optax.transforms import (
+    accumulate_until_commit,
+    clip_by_global_norm,
+    scale_by_staleness,
+    weights,
+)
+from async_optax.validation import require_learning_rate
+
+
+@register
+def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationExtraArgs:
+    """Gradient descent that ignores staleness: ``x <- x - learning_rate * g``.
+
+    Under a protocol that gathers arrivals, g is their weighted sum. With synchronous workers
+    this is minibatch SGD, with immediate restarts it is asynchronous SGD.
+
+    Args:
+      learning_rate: a number > 0, or a schedule of the commits.
+
+    Returns:
+      A transformation for any protocol.
+
+    Raises:
+      ValueError: if ``learning_rate`` is not a finite number > 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = sgd(0.5)
+      >>> print(tx.update(jnp.array([2.0]), tx.init(jnp.array([0.0])))[0])
+      [-1.]
+
+    References:
+      Recht, Re, Wright, Niu, `Hogwild! <https://arxiv.org/abs/1106.5730>`_, 2011.
+    """
+    require_learning_rate(learning_rate)
+    return accumulate_until_commit(optax.sgd(learning_rate))
+
+
+@register
+def clipped_sgd(
+    learning_rate: optax.ScalarOrSchedule, max_norm: ArrayLike = 1.0
+) -> optax.GradientTransformationExtraArgs:
+    """Asynchronous SGD with the norm of every arrival clipped.
+
+    ``x <- x - learning_rate * g * min(1, c / norm(g))``. In-flight gradients can move the
+    server by at most ``learning_rate * c * concurrency``, whatever the delays.
+
+    Args:
+      learning_rate: a number > 0, or a schedule of the commits.
+      max_norm: the clipping radius c > 0, in gradient units.
+
+    Returns:
+      A transformation for any protocol.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = clipped_sgd(0.5, max_norm=1.0)
+      >>> print(tx.update(jnp.array([3.0, 4.0]), tx.init(jnp.zeros(2)))[0])
+      [-0.3 -0.4]
+
+    References:
+      Erickson, Johansson, `Clipping Makes Distributed and Federated Asynchronous SGD Robust
+      to Stragglers <https://arxiv.org/abs/2606.13287>`_, 2026, Algorithm 1.
+    """
+    require_learning_rate(learning_rate)
+    return optax.chain(
+        clip_by_global_norm(max_norm), accumulate_until_commit(optax.sgd(learning_rate))
+    )
+
+
+@register
+def staleness_aware_sgd(
+    learning_rate: optax.ScalarOrSchedule,
+) -> optax.GradientTransformationExtraArgs:
+    """Asynchronous SGD with steps divided by the staleness.
+
+    ``x <- x - learning_rate / max(tau, 1) * g``; when the server gathers arrivals, each is
+    weighted by its own staleness.
+
+    Args:
+      learning_rate: a number > 0, or a schedule of the commits.
+
+    Returns:
+      A transformation for any protocol; ``update`` requires ``staleness``.
+
+    Raises:
+      ValueError: if ``learning_rate`` is not a finite number > 0.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = staleness_aware_sgd(0.5)
+      >>> print(tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)), staleness=4)[0])
+      [-0.25]
+
+    References:
+      Zhang, Gupta, Lian, Liu, `Staleness-aware Async-SGD for Distributed Deep Learning
+      <https://arxiv.org/abs/1511.05950>`_, 2016.
+    """
+    require_learning_rate(learning_rate)
+    return optax.chain(
+        scale_by_staleness(weights.inverse()), accumulate_until_commit(optax.sgd(learning_rate))
+    )
+
+
+@register
+def delay_adaptive_sgd(
+    learning_rate: optax.ScalarOrSchedule, num_workers: ArrayLike
+) -> optax.GradientTransformationExtraArgs:
+    """Asynchronous SGD that takes full steps up to the usual staleness and smaller ones beyond.
+
+    ``x <- x - learning_rate * n / max(n, tau + 1) * g``.
+
+    Args:
+      learning_rate: a number > 0, or a schedule of the commits.
+      num_workers: n >= 1, the number of jobs in flight.
+
+    Returns:
+      A transformation for any protocol; ``update`` requires ``staleness``.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = delay_adaptive_sgd(0.5, num_workers=4)
+      >>> print(tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)), staleness=7)[0])
+      [-0.5]
+
+    References:
+      Mishchenko, Bach, Even, Woodworth, `Asynchronous SGD Beats Minibatch SGD Under
+      Arbitrary Delays <https://arxiv.org/abs/2206.07638>`_, 2022; their delay is tau + 1.
+    """
+    require_learning_rate(learning_rate)
+    return optax.chain(
+        scale_by_staleness(weights.concurrency(num_workers)),
+        accumulate_until_commit(optax.sgd(learning_rate)),
+    )

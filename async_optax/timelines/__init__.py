@@ -1,0 +1,7 @@
+"""Timelines: who computes on which version, and when it arrives. NumPy only."""
+
+from async_optax.timelines import protocols, runtimes
+from async_optax.timelines.simulation import simulate_timeline
+from async_optax.timelines.timeline import LostJobs, Timeline
+
+__all__ = ["LostJobs", "Timeline", "protocols", "runtimes", "simulate_timeline"]

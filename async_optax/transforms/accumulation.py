@@ -1,0 +1,107 @@
+"""Accumulation of arrivals between two commits of the server."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.typing import ArrayLike
+
+from async_optax.transforms.sweepable import sweepable
+
+
+class AccumulateUntilCommitState(NamedTuple):
+    """State of :func:`accumulate_until_commit`.
+
+    Attributes:
+      accumulated: weighted sum of the arrivals since the last commit, like params, in at
+        least float32.
+      inner_state: state of the server's transformation.
+    """
+
+    accumulated: optax.Updates
+    inner_state: optax.OptState
+
+
+@sweepable
+def accumulate_until_commit(
+    inner: optax.GradientTransformation,
+) -> optax.GradientTransformationExtraArgs:
+    """Sums weighted arrivals and lets ``inner`` see the sum when the server commits.
+
+    On each arrival ``acc <- acc + weight * g``. If it commits, ``inner`` transforms ``acc``
+    and ``acc <- 0``; otherwise the updates are zero and the state of ``inner`` does not
+    change. Place it between what is done per arrival (clipping, compensation, staleness
+    weights) and the server's optimizer.
+
+    Args:
+      inner: the server's transformation; it receives all other extra arguments of the
+        committing arrival.
+
+    Returns:
+      A transformation whose ``update`` takes ``commit`` (bool scalar) and ``weight`` (float
+      scalar, the share of this arrival in its commit), both or neither. Without them every
+      arrival commits in full, which is plain asynchronous: nothing is accumulated and
+      nothing is paid for.
+
+    Raises:
+      TypeError: if ``inner`` is not a transformation; in ``update``, if only one of
+        ``commit`` and ``weight`` is given.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> tx = accumulate_until_commit(optax.sgd(1.0))
+      >>> g = jnp.array([2.0])
+      >>> state = tx.init(g)
+      >>> updates, state = tx.update(g, state, commit=False, weight=0.5)
+      >>> print(updates)
+      [0.]
+      >>> updates, state = tx.update(3 * g, state, commit=True, weight=0.5)
+      >>> print(updates)
+      [-4.]
+    """
+    if not isinstance(inner, optax.GradientTransformation):
+        raise TypeError(f"inner must be a gradient transformation, got {inner!r}")
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params: optax.Params) -> AccumulateUntilCommitState:
+        accumulated = jax.tree.map(
+            lambda x: jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32)), params
+        )
+        return AccumulateUntilCommitState(accumulated, inner.init(params))
+
+    def update_fn(
+        updates: optax.Updates,
+        state: AccumulateUntilCommitState,
+        params: optax.Params | None = None,
+        *,
+        commit: ArrayLike | None = None,
+        weight: ArrayLike | None = None,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, AccumulateUntilCommitState]:
+        if commit is None and weight is None:
+            updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+            return updates, state._replace(inner_state=inner_state)
+        if commit is None or weight is None:
+            missing = "commit" if commit is None else "weight"
+            raise TypeError(f"commit and weight go together: {missing} is missing")
+
+        accumulated = jax.tree.map(
+            lambda acc, g: acc + jnp.asarray(weight, acc.dtype) * g.astype(acc.dtype),
+            state.accumulated,
+            updates,
+        )
+
+        def commit_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
+            total = jax.tree.map(lambda a, g: a.astype(g.dtype), acc, updates)
+            out, inner_state = inner.update(total, inner_state, params, **extra_args)
+            return out, AccumulateUntilCommitState(jax.tree.map(jnp.zeros_like, acc), inner_state)
+
+        def wait_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
+            out, _ = jax.eval_shape(commit_fn, acc, inner_state)
+            zeros = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), out)
+            return zeros, AccumulateUntilCommitState(acc, inner_state)
+
+        return jax.lax.cond(commit, commit_fn, wait_fn, accumulated, state.inner_state)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -1,0 +1,108 @@
+"""Checks of arguments: concrete values only, since a number may be a tracer."""
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def require_number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> None:
+    """Raises unless ``value`` is a finite number within the bounds given.
+
+    Args:
+      name: the argument's name, for the message.
+      value: a number or array; tracers pass unseen.
+      above: exclusive lower bound.
+      at_least: inclusive lower bound.
+      at_most: inclusive upper bound.
+
+    Raises:
+      TypeError: if ``value`` is not a real number.
+      ValueError: if it is NaN, infinite or out of bounds.
+
+    Example:
+      >>> require_number("learning_rate", -1.0, above=0)
+      Traceback (most recent call last):
+      ...
+      ValueError: learning_rate must be a finite number > 0, got -1.0
+    """
+    if isinstance(value, jax.core.Tracer):
+        return
+    bounds = [
+        f"{sign} {bound}"
+        for sign, bound in ((">", above), (">=", at_least), ("<=", at_most))
+        if bound is not None
+    ]
+    allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
+    kind = getattr(value, "dtype", None)
+    numeric = isinstance(value, int | float) if kind is None else kind.kind not in "bOUSMmc"
+    if isinstance(value, bool) or not numeric:
+        raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
+    # ml_dtypes such as bfloat16 are widened first: NumPy cannot compare all of them.
+    numbers = np.asarray(value).astype(np.float64)
+    inside = np.isfinite(numbers)
+    if above is not None:
+        inside &= numbers > above
+    if at_least is not None:
+        inside &= numbers >= at_least
+    if at_most is not None:
+        inside &= numbers <= at_most
+    if not inside.all():
+        raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def require_count(name: str, value: Any, *, at_least: int = 1) -> None:
+    """Raises unless ``value`` is an integer of at least ``at_least``.
+
+    Raises:
+      TypeError: if ``value`` is not an integer.
+      ValueError: if it is too small.
+
+    Example:
+      >>> require_count("num_workers", 0)
+      Traceback (most recent call last):
+      ...
+      ValueError: num_workers must be an integer >= 1, got 0
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(
+            f"{name} must be an integer >= {at_least}, got {value!r} of type {type(value).__name__}"
+        )
+    if value < at_least:
+        raise ValueError(f"{name} must be an integer >= {at_least}, got {value}")
+
+
+def require_learning_rate(learning_rate: Any) -> None:
+    """Raises unless ``learning_rate`` is a schedule, a tracer or a finite number > 0."""
+    if not callable(learning_rate):
+        require_number("learning_rate", learning_rate, above=0)
+
+
+def require_staleness(staleness: Any) -> None:
+    """Raises unless ``staleness`` is an integer >= 0 (the sign is checked when concrete).
+
+    Raises:
+      TypeError: if the dtype is not an integer, traced or not.
+      ValueError: if a concrete value is negative.
+
+    Example:
+      >>> require_staleness(-1)
+      Traceback (most recent call last):
+      ...
+      ValueError: staleness must be an integer >= 0, got -1
+    """
+    dtype = getattr(staleness, "dtype", np.asarray(staleness).dtype)
+    if not np.issubdtype(dtype, np.integer):
+        raise TypeError(f"staleness must be an integer >= 0 (int32), got dtype {dtype}")
+    if not isinstance(staleness, jax.core.Tracer) and math.isfinite(np.min(staleness)):
+        lowest = np.min(staleness)
+        if lowest < 0:
+            raise ValueError(f"staleness must be an integer >= 0, got {lowest}")
