@@ -58,9 +58,9 @@ def alpha_stable(alpha: ArrayLike, scale: ArrayLike = 1.0) -> NoiseModel:
 
 def _alpha_stable(key: jax.Array, updates: Any, *, alpha: ArrayLike, scale: ArrayLike) -> Any:
     def draw(key: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
-        angle_key, waiting_key = jax.random.split(key)
-        angle = jnp.pi * (_open_uniform(angle_key, size, dtype) - 0.5)
-        waiting = -jnp.log(_open_uniform(waiting_key, size, dtype))
+        first, second = _open_uniform(key, (2, size), dtype)
+        angle = jnp.pi * (first - 0.5)
+        waiting = -jnp.log(second)
         # In logarithms: the powers of cos(angle) overflow long before their product does.
         exponent = (1 - alpha) / alpha
         log_size = exponent * (jnp.log(jnp.cos((1 - alpha) * angle)) - jnp.log(waiting))
@@ -103,11 +103,10 @@ def student_t(df: ArrayLike, scale: ArrayLike = 1.0) -> NoiseModel:
 
 def _student_t(key: jax.Array, updates: Any, *, df: ArrayLike, scale: ArrayLike) -> Any:
     def draw(key: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
-        radius_key, angle_key = jax.random.split(key)
-        log_uniform = jnp.log(_open_uniform(radius_key, size, dtype))
+        first, second = _open_uniform(key, (2, size), dtype)
         # expm1 keeps the digits of small radii when df is large.
-        radius = jnp.sqrt(df * jnp.expm1(-2 / df * log_uniform))
-        return scale * radius * jnp.cos(2 * jnp.pi * jax.random.uniform(angle_key, (size,), dtype))
+        radius = jnp.sqrt(df * jnp.expm1(-2 / df * jnp.log(first)))
+        return scale * radius * jnp.cos(2 * jnp.pi * second)
 
     return _fill(key, updates, draw)
 
@@ -146,9 +145,9 @@ def sub_weibull(theta: ArrayLike, scale: ArrayLike = 1.0) -> NoiseModel:
 
 def _sub_weibull(key: jax.Array, updates: Any, *, theta: ArrayLike, scale: ArrayLike) -> Any:
     def draw(key: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
-        sign_key, size_key = jax.random.split(key)
-        magnitude = (-jnp.log(_open_uniform(size_key, size, dtype))) ** theta
-        return scale * jnp.where(jax.random.bernoulli(sign_key, 0.5, (size,)), 1, -1) * magnitude
+        # One uniform serves both: its half decides the sign, its place in the half the size.
+        signed = 2 * _open_uniform(key, (size,), dtype) - 1
+        return scale * jnp.sign(signed) * (-jnp.log(jnp.abs(signed))) ** theta
 
     return _fill(key, updates, draw)
 
@@ -182,10 +181,9 @@ def _gaussian(key: jax.Array, updates: Any, *, scale: ArrayLike) -> Any:
     return _fill(key, updates, draw)
 
 
-def _open_uniform(key: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
-    """Uniform on (0, 1): half a step is added to the draws, which are multiples of a step."""
-    step = jnp.finfo(dtype).eps / 2
-    return jax.random.uniform(key, (size,), dtype) * (1 - 2 * step) + step
+def _open_uniform(key: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    """Uniform on (0, 1): the middles of the intervals that the draws are the lower ends of."""
+    return jax.random.uniform(key, shape, dtype) + jnp.finfo(dtype).eps / 2
 
 
 def _fill(

@@ -1,9 +1,9 @@
 """Checks of arguments: concrete values only, since a number may be a tracer."""
 
-import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 
@@ -99,10 +99,8 @@ def require_staleness(staleness: Any) -> None:
       ...
       ValueError: staleness must be an integer >= 0, got -1
     """
-    dtype = getattr(staleness, "dtype", np.asarray(staleness).dtype)
-    if not np.issubdtype(dtype, np.integer):
+    dtype = jnp.result_type(staleness)
+    if not jnp.issubdtype(dtype, jnp.integer):
         raise TypeError(f"staleness must be an integer >= 0 (int32), got dtype {dtype}")
-    if not isinstance(staleness, jax.core.Tracer) and math.isfinite(np.min(staleness)):
-        lowest = np.min(staleness)
-        if lowest < 0:
-            raise ValueError(f"staleness must be an integer >= 0, got {lowest}")
+    if not isinstance(staleness, jax.core.Tracer) and np.min(np.asarray(staleness)) < 0:
+        raise ValueError(f"staleness must be an integer >= 0, got {np.min(staleness)}")

@@ -99,7 +99,7 @@ class Chunker:
             [plan.worker, plan.staleness, plan.read_slot, plan.write_slot, plan.commit, plan.job],
             axis=1,
         ).astype(np.int32)
-        self._weights = plan.weight.astype(np.float32)
+        self._weights = plan.weight
 
     @property
     def num_waves(self) -> int:

@@ -42,7 +42,7 @@ class Chunk(NamedTuple):
 
     Attributes:
       integers: int32 ``[MAX_ARRIVALS + lanes, 6]``, one row per arrival.
-      weights: float32 ``[MAX_ARRIVALS + lanes]``, shares in the commits.
+      weights: default float ``[MAX_ARRIVALS + lanes]``, shares in the commits.
       wave_starts: int32 ``[MAX_ARRIVALS + 1]``, first arrival of each wave.
       segment_ends: int32 ``[MAX_SEGMENTS]``, the wave after the segment's last.
       evaluates: bool ``[MAX_SEGMENTS]``, whether the segment ends in an evaluation.

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -145,5 +146,6 @@ def _at(value: ArrayLike | Callable, step: jax.Array) -> ArrayLike:
 def _require_ordered(lower: ArrayLike, upper: ArrayLike) -> None:
     if isinstance(lower, jax.core.Tracer) or isinstance(upper, jax.core.Tracer):
         return
-    if jnp.any(jnp.asarray(lower) > jnp.asarray(upper)):
+    # NumPy, not JAX: within a trace even concrete values would become tracers.
+    if np.any(np.asarray(lower) > np.asarray(upper)):
         raise ValueError(f"lower must be <= upper, got lower={lower} and upper={upper}")

@@ -1,0 +1,268 @@
+"""A contest: methods and protocols against each other on one problem, over learning rates and seeds."""
+
+import concurrent.futures
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from async_optax import optimizers
+from async_optax.engine import Divergence, Problem, simulate
+from async_optax.timelines import Timeline, simulate_timeline
+from async_optax.timelines.protocols import Protocol
+from async_optax.timelines.runtimes import RuntimeModel
+from async_optax.validation import require_count, require_number
+
+NEAR_BEST = 0.02  # a learning rate counts as near the best within two points of accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class Entrant:
+    """A method under a protocol.
+
+    Attributes:
+      method: name in the registry.
+      protocol: the protocol.
+      arguments: of the method, beside the learning rate.
+      variant: what distinguishes it from other entrants of the same method, or ``""``.
+      baseline: whether speed-ups are counted from the fastest of these.
+    """
+
+    method: str
+    protocol: Protocol
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    variant: str = ""
+    baseline: bool = False
+
+    @property
+    def label(self) -> str:
+        """The method and its variant."""
+        return f"{self.method} ({self.variant})" if self.variant else self.method
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """The setting that all entrants share.
+
+    Attributes:
+      problem: its evaluation must return ``accuracy``.
+      entrants: who takes part.
+      runtimes: compute times of the workers.
+      num_workers: number of workers.
+      max_time: simulated time that everyone has.
+      learning_rates: the grid, ascending.
+      seeds: of initialisation, batches, noise and compute times.
+      target: accuracy to reach, in (0, 1].
+      num_evaluations: evenly spaced in simulated time, after the one at the start.
+    """
+
+    problem: Problem
+    entrants: Sequence[Entrant]
+    runtimes: RuntimeModel
+    num_workers: int
+    max_time: float
+    learning_rates: Sequence[float]
+    seeds: Sequence[int]
+    target: float
+    num_evaluations: int = 100
+
+    def check(self) -> None:
+        """Checks the setting before anything is computed.
+
+        Raises:
+          ValueError: naming what is wrong.
+        """
+        require_count("num_workers", self.num_workers)
+        require_number("max_time", self.max_time, above=0)
+        require_number("target", self.target, above=0, at_most=1)
+        require_count("num_evaluations", self.num_evaluations)
+        for name in ("entrants", "learning_rates", "seeds"):
+            if not len(getattr(self, name)):
+                raise ValueError(f"{name} must not be empty")
+        for learning_rate in self.learning_rates:
+            require_number("learning_rate", learning_rate, above=0)
+        for seed in self.seeds:
+            require_count("seed", seed, at_least=0)
+        for entrant in self.entrants:
+            entrant.protocol.policy(self.num_workers)
+            optimizers.make(
+                entrant.method, learning_rate=self.learning_rates[0], **entrant.arguments
+            )
+        self.problem.check()
+
+    def timeline(self, protocol: Protocol, seed: int) -> Timeline:
+        """Returns the timeline that all methods under ``protocol`` share for a seed."""
+        return simulate_timeline(
+            protocol, self.runtimes, self.num_workers, max_time=self.max_time, seed=seed
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """One entrant at one learning rate and seed.
+
+    Attributes:
+      time: simulated times of the evaluations.
+      accuracy: at those times; ends before the divergence, if any.
+      time_to_target: simulated time, or ``None`` if the target was not reached.
+      diverged: where the run diverged, or ``None``.
+    """
+
+    time: np.ndarray
+    accuracy: np.ndarray
+    time_to_target: float | None
+    diverged: Divergence | None
+
+    @property
+    def final_accuracy(self) -> float:
+        """Accuracy at the end; 0 for a run that diverged, whatever it had reached before."""
+        return 0.0 if self.diverged else float(self.accuracy[-1])
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Standing:
+    """How an entrant did: at its best learning rate, and over the grid.
+
+    Attributes:
+      entrant: who.
+      runs: ``runs[learning_rate]``, one per seed.
+      learning_rate: the best, by mean final accuracy.
+      speedup: over the fastest baseline, or ``None`` if either never reached the target.
+    """
+
+    entrant: Entrant
+    runs: Mapping[float, Sequence[Run]]
+    learning_rate: float
+    speedup: float | None
+
+    @property
+    def best(self) -> Sequence[Run]:
+        """The runs at the best learning rate, one per seed."""
+        return self.runs[self.learning_rate]
+
+    @property
+    def final_accuracies(self) -> list[float]:
+        """Final accuracy at the best learning rate, one per seed."""
+        return [run.final_accuracy for run in self.best]
+
+    @property
+    def time_to_target(self) -> float | None:
+        """Mean over seeds, or ``None`` unless all of them reached the target."""
+        return mean_time_to_target(self.best)
+
+    def mean_accuracies(self) -> dict[float, float]:
+        """Returns the mean final accuracy for each learning rate of the grid."""
+        return {
+            learning_rate: float(np.mean([run.final_accuracy for run in runs]))
+            for learning_rate, runs in self.runs.items()
+        }
+
+    def num_near_best(self) -> int:
+        """Returns how many learning rates stay within two points of the best."""
+        means = np.array(list(self.mean_accuracies().values()))
+        # A hair of tolerance: accuracies are float32 and the bound is decimal.
+        return int(np.sum(means >= means.max() - NEAR_BEST - 1e-6))
+
+
+def mean_time_to_target(runs: Sequence[Run]) -> float | None:
+    """Returns the mean time to the target, or ``None`` unless every run reached it."""
+    times = [run.time_to_target for run in runs]
+    return None if None in times else float(np.mean(times))
+
+
+def run_contest(
+    contest: Contest, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Standing]:
+    """Runs all entrants at all learning rates and seeds.
+
+    Entrants under one protocol share its timeline; all share batches and noise by job. Runs
+    go one by one through as many threads as there are cores, with one lane each.
+
+    Args:
+      contest: the setting.
+      progress: called with the number of runs done and in all.
+
+    Returns:
+      One standing per entrant, in their order.
+
+    Raises:
+      ValueError: if the setting is not valid.
+    """
+    contest.check()
+    protocols = {entrant.protocol for entrant in contest.entrants}
+    timelines = {
+        (protocol, seed): contest.timeline(protocol, seed)
+        for protocol in protocols
+        for seed in contest.seeds
+    }
+    cells = [
+        (entrant, learning_rate, seed)
+        for entrant in range(len(contest.entrants))
+        for learning_rate in contest.learning_rates
+        for seed in contest.seeds
+    ]
+    evaluate_at = np.linspace(0, contest.max_time, contest.num_evaluations + 1)
+
+    def run(cell: tuple[int, float, int]) -> Run:
+        entrant, learning_rate, seed = contest.entrants[cell[0]], *cell[1:]
+        result = simulate(
+            contest.problem,
+            optimizers.make(entrant.method, learning_rate=learning_rate, **entrant.arguments),
+            timelines[entrant.protocol, seed],
+            key=jax.random.key(seed),
+            lanes=1,
+            evaluate_at=evaluate_at,
+        )
+        return Run(
+            time=result.evaluations["time"],
+            accuracy=result.evaluations["accuracy"],
+            time_to_target=result.time_to("accuracy", contest.target),
+            diverged=result.diverged,
+        )
+
+    runs: dict[tuple[int, float, int], Run] = {}
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        futures = {pool.submit(run, cell): cell for cell in cells}
+        try:
+            for future in concurrent.futures.as_completed(futures):
+                runs[futures[future]] = future.result()
+                progress(len(runs), len(cells))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return _standings(contest, runs)
+
+
+def _standings(contest: Contest, runs: Mapping[tuple[int, float, int], Run]) -> list[Standing]:
+    by_entrant: list[dict[float, list[Run]]] = [
+        {lr: [runs[i, lr, seed] for seed in contest.seeds] for lr in contest.learning_rates}
+        for i in range(len(contest.entrants))
+    ]
+    best = [_best_learning_rate(grid) for grid in by_entrant]
+    times = [mean_time_to_target(grid[lr]) for grid, lr in zip(by_entrant, best, strict=True)]
+    baselines = [
+        time
+        for entrant, time in zip(contest.entrants, times, strict=True)
+        if entrant.baseline and time is not None
+    ]
+    baseline = min(baselines, default=None)
+    return [
+        Standing(entrant, grid, lr, baseline / time if baseline and time else None)
+        for entrant, grid, lr, time in zip(contest.entrants, by_entrant, best, times, strict=True)
+    ]
+
+
+def _best_learning_rate(runs: Mapping[float, Sequence[Run]]) -> float:
+    """Highest mean final accuracy; ties go to the earlier target, then the later divergence."""
+
+    def merit(learning_rate: float) -> tuple[float, float, float]:
+        at_rate = runs[learning_rate]
+        reached = mean_time_to_target(at_rate)
+        survived = [run.diverged.time if run.diverged else np.inf for run in at_rate]
+        accuracy = float(np.mean([run.final_accuracy for run in at_rate]))
+        return accuracy, -np.inf if reached is None else -reached, min(survived)
+
+    return max(runs, key=merit)

@@ -1,0 +1,5 @@
+"""Ready-made problems on embedded data."""
+
+from async_optax.problems.digits import digits
+
+__all__ = ["digits"]

@@ -1,0 +1,35 @@
+"""The problems that engine tests share."""
+
+import jax
+import jax.numpy as jnp
+
+import async_optax as ao
+from tests.oracles.replay import SoftmaxRegression
+
+
+def softmax_problem(model: SoftmaxRegression, noise=None) -> ao.Problem:
+    """The JAX twin of the NumPy model; use in double precision."""
+    features, labels = jnp.asarray(model.features), jnp.asarray(model.labels)
+
+    def loss(x, rows, key):
+        logits = features[rows] @ x.reshape(model.num_classes, model.num_features).T
+        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[rows][:, None], 1)
+        return -jnp.mean(picked)
+
+    return ao.Problem(
+        init=lambda key: jnp.linspace(-1.0, 1.0, model.size),
+        loss=loss,
+        batch=lambda key, worker: jax.random.randint(key, (model.batch_size,), 0, len(labels)),
+        evaluate=lambda x: {"norm": jnp.linalg.norm(x)},
+        noise=noise,
+    )
+
+
+def quadratic_problem(size: int = 3) -> ao.Problem:
+    """``||x - batch||^2 / 2`` with Gaussian batches around 1."""
+    return ao.Problem(
+        init=lambda key: jnp.full(size, 4.0),
+        loss=lambda x, batch, key: jnp.sum((x - batch) ** 2) / 2,
+        batch=lambda key, worker: 1 + jax.random.normal(key, (size,)),
+        evaluate=lambda x: {"distance": jnp.linalg.norm(x - 1)},
+    )

@@ -1,0 +1,145 @@
+"""The engine against an independent NumPy replay, and against itself with other lanes."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import async_optax as ao
+from tests.engine.problems import softmax_problem
+from tests.oracles.replay import SoftmaxRegression, replay
+from tests.oracles.rules import RULES
+
+METHODS = {
+    # case: (method, arguments of ours, options of the oracle)
+    "sgd": ("sgd", {}, {}),
+    "clipped_sgd": ("clipped_sgd", {"max_norm": 0.3}, {"max_norm": 0.3}),
+    "staleness_aware_sgd": ("staleness_aware_sgd", {}, {}),
+    "delay_adaptive_sgd": ("delay_adaptive_sgd", {"num_workers": 3}, {"num_workers": 3}),
+    "dc_asgd": ("dc_asgd", {"strength": 0.5}, {"strength": 0.5}),
+}
+OPTIONS = {"clipping": "coordinate", "threshold": 0.2, "compensation": 0.5}
+METHODS["async_heavy_tailed"] = ("async_heavy_tailed", OPTIONS, OPTIONS)
+
+HEAVY_TAILED = {}
+for _clipping in ("coordinate", "global_norm", "none"):
+    for _order in ("clip_first", "compensate_first"):
+        for _clip_at in ("arrival", "commit", "both"):
+            _options = OPTIONS | {"clipping": _clipping, "order": _order, "clip_at": _clip_at}
+            if _clipping == "coordinate":
+                _options["lower"] = 0.05
+            HEAVY_TAILED[f"{_clipping}-{_order}-{_clip_at}"] = (
+                "async_heavy_tailed",
+                _options | {"weight_fn": ao.weights.polynomial(0.5)},
+                _options | {"power": 0.5},
+            )
+
+PROTOCOLS = {
+    "asynchronous": ao.protocols.asynchronous(),
+    "buffered_wait": ao.protocols.buffered(3, wait=True),
+    "buffered_no_wait": ao.protocols.buffered(3, wait=False),
+    "synchronous": ao.protocols.synchronous(),
+}
+
+
+def make_timeline(protocol, num_commits=30, num_workers=5, seed=1):
+    runtimes = ao.runtimes.two_speed(4.0, law=ao.runtimes.gamma(cv=0.5))
+    return ao.simulate_timeline(
+        protocol, runtimes, num_workers, num_commits=num_commits, seed=seed
+    )
+
+
+def test_every_registered_method_has_an_oracle():
+    assert {method for method, _, _ in METHODS.values()} == set(ao.optimizers.names())
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("case", METHODS)
+def test_engine_equals_numpy_replay(case, protocol):
+    assert_replay_agrees(METHODS[case], PROTOCOLS[protocol])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("case", HEAVY_TAILED)
+def test_all_options_of_the_heavy_tailed_method(case):
+    assert_replay_agrees(HEAVY_TAILED[case], PROTOCOLS["buffered_no_wait"])
+
+
+def assert_replay_agrees(case, protocol):
+    method, arguments, options = case
+    model, key, lr = SoftmaxRegression(), jax.random.key(7), 0.7
+    noise = ao.noise.gaussian(0.1)
+    timeline = make_timeline(protocol)
+    x0 = np.linspace(-1.0, 1.0, model.size)
+    versions, losses = replay(
+        model,
+        RULES[method](lr, **options),
+        timeline,
+        key,
+        x0,
+        noise=lambda k: np.asarray(noise(k, jnp.zeros(model.size))),
+    )
+    result = ao.simulate(
+        softmax_problem(model, noise),
+        ao.optimizers.make(method, learning_rate=lr, **arguments),
+        timeline,
+        key=key,
+        lanes=1,
+        evaluate_every=1,
+    )
+    np.testing.assert_allclose(result.params, versions[-1], rtol=0, atol=1e-12)
+    np.testing.assert_allclose(result.arrivals["loss"], losses, rtol=0, atol=1e-12)
+    norms = np.linalg.norm(versions, axis=1)
+    np.testing.assert_allclose(result.evaluations["norm"], norms, rtol=0, atol=1e-12)
+    # The replay must not agree because nothing happens.
+    assert np.linalg.norm(versions[-1] - x0) > 0.1
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("lanes", [2, 3, 8])
+def test_waves_equal_one_at_a_time(protocol, lanes):
+    model, timeline = SoftmaxRegression(), make_timeline(PROTOCOLS[protocol], num_commits=60)
+    optimizer = ao.optimizers.async_heavy_tailed(0.7, threshold=0.2)
+
+    def run(lanes):
+        return ao.simulate(
+            softmax_problem(model, ao.noise.alpha_stable(1.5, 0.05)),
+            optimizer,
+            timeline,
+            key=jax.random.key(3),
+            lanes=lanes,
+            record=("gap", "gradient_norm", "update_norm"),
+            evaluate_every=7,
+        )
+
+    single, wide = run(1), run(lanes)
+    assert wide.lanes.lanes == lanes
+    np.testing.assert_allclose(wide.params, single.params, rtol=0, atol=1e-14)
+    for table in ("arrivals", "evaluations"):
+        for name, column in getattr(single, table).items():
+            np.testing.assert_allclose(
+                getattr(wide, table)[name], column, rtol=1e-13, atol=1e-14, err_msg=name
+            )
+
+
+def test_rejected_arrivals_are_pruned():
+    timeline = make_timeline(PROTOCOLS["buffered_no_wait"])
+    accepted = timeline.accepted.copy()
+    rejected = np.flatnonzero(~timeline.commit)[::4]
+    accepted[rejected] = False
+
+    pruned = dataclasses.replace(timeline, accepted=accepted)
+    with jax.enable_x64(True):
+        model, key = SoftmaxRegression(), jax.random.key(7)
+        versions, _ = replay(
+            model, RULES["sgd"](0.5), pruned, key, np.linspace(-1.0, 1.0, model.size)
+        )
+        result = ao.simulate(
+            softmax_problem(model), ao.optimizers.sgd(0.5), pruned, key=key, lanes=1
+        )
+        np.testing.assert_allclose(result.params, versions[-1], rtol=0, atol=1e-12)
+    assert len(result.arrivals["loss"]) == timeline.num_arrivals - len(rejected)

@@ -1,0 +1,1 @@
+"""Independent references, written in NumPy from the formulas."""
