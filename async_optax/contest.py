@@ -1,4 +1,4 @@
-"""A contest: methods and protocols against each other on one problem, over learning rates and seeds."""
+"""A contest of methods and protocols on one problem, over learning rates and seeds."""
 
 import concurrent.futures
 import dataclasses
@@ -105,12 +105,14 @@ class Run:
     """One entrant at one learning rate and seed.
 
     Attributes:
+      seed: of the run.
       time: simulated times of the evaluations.
       accuracy: at those times; ends before the divergence, if any.
       time_to_target: simulated time, or ``None`` if the target was not reached.
       diverged: where the run diverged, or ``None``.
     """
 
+    seed: int
     time: np.ndarray
     accuracy: np.ndarray
     time_to_target: float | None
@@ -161,16 +163,18 @@ class Standing:
         }
 
     def num_near_best(self) -> int:
-        """Returns how many learning rates stay within two points of the best."""
+        """Returns how many learning rates stay within two points of the best; 0 if all diverge."""
         means = np.array(list(self.mean_accuracies().values()))
+        if means.max() == 0:
+            return 0
         # A hair of tolerance: accuracies are float32 and the bound is decimal.
         return int(np.sum(means >= means.max() - NEAR_BEST - 1e-6))
 
 
 def mean_time_to_target(runs: Sequence[Run]) -> float | None:
     """Returns the mean time to the target, or ``None`` unless every run reached it."""
-    times = [run.time_to_target for run in runs]
-    return None if None in times else float(np.mean(times))
+    times = [run.time_to_target for run in runs if run.time_to_target is not None]
+    return float(np.mean(times)) if len(times) == len(runs) else None
 
 
 def run_contest(
@@ -204,7 +208,7 @@ def run_contest(
         for learning_rate in contest.learning_rates
         for seed in contest.seeds
     ]
-    evaluate_at = np.linspace(0, contest.max_time, contest.num_evaluations + 1)
+    evaluate_at = np.linspace(0, contest.max_time, contest.num_evaluations + 1).tolist()
 
     def run(cell: tuple[int, float, int]) -> Run:
         entrant, learning_rate, seed = contest.entrants[cell[0]], *cell[1:]
@@ -217,6 +221,7 @@ def run_contest(
             evaluate_at=evaluate_at,
         )
         return Run(
+            seed=seed,
             time=result.evaluations["time"],
             accuracy=result.evaluations["accuracy"],
             time_to_target=result.time_to("accuracy", contest.target),

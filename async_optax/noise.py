@@ -65,7 +65,7 @@ def _alpha_stable(key: jax.Array, updates: Any, *, alpha: ArrayLike, scale: Arra
         exponent = (1 - alpha) / alpha
         log_size = exponent * (jnp.log(jnp.cos((1 - alpha) * angle)) - jnp.log(waiting))
         log_size -= jnp.log(jnp.cos(angle)) / alpha
-        return scale * jnp.sin(alpha * angle) * jnp.exp(log_size)
+        return jnp.multiply(scale, jnp.sin(alpha * angle) * jnp.exp(log_size))
 
     return _fill(key, updates, draw)
 
@@ -106,7 +106,7 @@ def _student_t(key: jax.Array, updates: Any, *, df: ArrayLike, scale: ArrayLike)
         first, second = _open_uniform(key, (2, size), dtype)
         # expm1 keeps the digits of small radii when df is large.
         radius = jnp.sqrt(df * jnp.expm1(-2 / df * jnp.log(first)))
-        return scale * radius * jnp.cos(2 * jnp.pi * second)
+        return jnp.multiply(scale, radius * jnp.cos(2 * jnp.pi * second))
 
     return _fill(key, updates, draw)
 
@@ -147,7 +147,7 @@ def _sub_weibull(key: jax.Array, updates: Any, *, theta: ArrayLike, scale: Array
     def draw(key: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
         # One uniform serves both: its half decides the sign, its place in the half the size.
         signed = 2 * _open_uniform(key, (size,), dtype) - 1
-        return scale * jnp.sign(signed) * (-jnp.log(jnp.abs(signed))) ** theta
+        return jnp.multiply(scale, jnp.sign(signed) * jnp.power(-jnp.log(jnp.abs(signed)), theta))
 
     return _fill(key, updates, draw)
 
@@ -176,7 +176,7 @@ def gaussian(scale: ArrayLike = 1.0) -> NoiseModel:
 
 def _gaussian(key: jax.Array, updates: Any, *, scale: ArrayLike) -> Any:
     def draw(key: jax.Array, size: int, dtype: jnp.dtype) -> jax.Array:
-        return scale * jax.random.normal(key, (size,), dtype)
+        return jnp.multiply(scale, jax.random.normal(key, (size,), dtype))
 
     return _fill(key, updates, draw)
 

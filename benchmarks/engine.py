@@ -162,7 +162,9 @@ def main():
     parser.add_argument("--turns", type=int, default=9)
     args = parser.parse_args()
     rows = {}
-    print(f"{'model':32} {'ms/gradient':>11} {'of bare scan':>12} {'claim':>6} {'of sync limit':>13}")
+    print(
+        f"{'model':32} {'ms/gradient':>11} {'of bare scan':>12} {'claim':>6} {'of sync limit':>13}"
+    )
     for name, (widths, num_arrivals, claim) in MODELS.items():
         row = rows[name] = measure(widths, num_arrivals, args.turns) | {"claim": claim}
         print(

@@ -38,7 +38,8 @@ class Server(NamedTuple):
 class Chunk(NamedTuple):
     """The part of a plan that one call executes, padded to constant shapes.
 
-    Waves are grouped in segments; a segment may end in an evaluation.
+    Waves are grouped in segments; a segment may end in an evaluation. NumPy arrays on the
+    host, tracers in the program.
 
     Attributes:
       integers: int32 ``[MAX_ARRIVALS + lanes, 6]``, one row per arrival.
@@ -49,12 +50,12 @@ class Chunk(NamedTuple):
       num_segments: int32 scalar.
     """
 
-    integers: jax.Array
-    weights: jax.Array
-    wave_starts: jax.Array
-    segment_ends: jax.Array
-    evaluates: jax.Array
-    num_segments: jax.Array
+    integers: Any
+    weights: Any
+    wave_starts: Any
+    segment_ends: Any
+    evaluates: Any
+    num_segments: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +222,4 @@ def _apply(
 
 def _read(copies: Any, index: jax.Array) -> Any:
     # The plan has checked its slots on the host: an index is never out of range here.
-    return jax.tree.map(
-        lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), copies
-    )
+    return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), copies)

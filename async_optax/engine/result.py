@@ -99,5 +99,7 @@ def find_divergence(
             broken = ~np.isfinite(table[name])
             if broken.any():
                 row = int(np.argmax(broken))
-                found.append(Divergence(int(table["version"][row]), float(table["time"][row]), name))
+                found.append(
+                    Divergence(int(table["version"][row]), float(table["time"][row]), name)
+                )
     return min(found, key=lambda divergence: divergence.time, default=None)

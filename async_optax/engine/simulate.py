@@ -119,7 +119,7 @@ def simulate(
             tables = run.tables(np.concatenate(records), np.concatenate(metrics))
             diverged = find_divergence(*tables)
             if diverged:
-                tables = tuple(_before(table, diverged.time) for table in tables)
+                tables = _before(tables[0], diverged.time), _before(tables[1], diverged.time)
                 break
     return Result(
         params=server.params,

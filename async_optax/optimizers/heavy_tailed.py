@@ -14,8 +14,8 @@ from async_optax.transforms import (
     scale_by_staleness,
     weights,
 )
-from async_optax.validation import require_learning_rate, require_number
 from async_optax.transforms.weights import WeightFn
+from async_optax.validation import require_learning_rate, require_number
 
 _CLIPPINGS = ("coordinate", "global_norm", "none")
 _ORDERS = ("clip_first", "compensate_first")

@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import optax
 
 from async_optax.transforms import sweepable

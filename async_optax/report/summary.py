@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rich.box
 from rich.table import Table
 
 from async_optax.contest import Contest, Run, Standing
@@ -18,8 +19,9 @@ def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
     Keys: ``method``, ``protocol``, ``learning_rate``, ``final_accuracy`` and
     ``final_accuracy_spread`` (mean and sample standard deviation over seeds),
     ``time_to_target`` (mean over seeds, ``None`` unless all reached it), ``speedup`` (over
-    the fastest synchronous row), ``num_learning_rates_near_best``, ``num_diverged`` (runs of
-    the whole grid) and ``diverged`` (at the best learning rate: seeds, versions and times).
+    the fastest synchronous row), ``num_learning_rates_near_best``, ``at_grid_edge`` (a finer
+    or wider grid might do better), ``num_diverged`` (runs of the whole grid) and ``diverged``
+    (at the best learning rate: seeds, versions and times).
     """
     return [
         {
@@ -31,6 +33,7 @@ def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
             "time_to_target": standing.time_to_target,
             "speedup": standing.speedup,
             "num_learning_rates_near_best": standing.num_near_best(),
+            "at_grid_edge": standing.learning_rate in (min(standing.runs), max(standing.runs)),
             "num_diverged": sum(
                 run.diverged is not None for runs in standing.runs.values() for run in runs
             ),
@@ -46,8 +49,8 @@ def _spread(values: Sequence[float]) -> float:
 
 def _divergences(runs: Sequence[Run]) -> list[dict[str, Any]]:
     return [
-        {"run": i, "version": run.diverged.version, "time": run.diverged.time}
-        for i, run in enumerate(runs)
+        {"seed": run.seed, "version": run.diverged.version, "time": run.diverged.time}
+        for run in runs
         if run.diverged
     ]
 
@@ -89,28 +92,29 @@ def write_summary(path: Path, contest: Contest, standings: Sequence[Standing]) -
 
 
 def standings_table(contest: Contest, standings: Sequence[Standing]) -> Table:
-    """Returns the rows as a table for the terminal."""
+    """Returns the rows as a table for the terminal, 80 columns wide."""
     table = Table(
-        title=f"{contest.num_workers} workers, {contest.runtimes.name}, "
+        title=f"{contest.num_workers} workers, {contest.runtimes.name}\n"
         f"time {contest.max_time:g}, {len(contest.seeds)} seeds",
-        caption="best learning rate of each; time and speed-up: simulated, to accuracy "
-        f"{contest.target:g}, over the fastest synchronous row; near best: learning rates "
-        f"of {len(contest.learning_rates)} within 2 points",
+        caption=f"rate: best of {len(contest.learning_rates)} by accuracy, * at the grid's edge; "
+        f"time: simulated, to accuracy {contest.target:g}; speed-up: over the fastest "
+        "synchronous row; near: learning rates within 2 points of the best",
+        box=rich.box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for heading in ("protocol", "method"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("rate", "accuracy", "time", "speed-up", "near best"):
-        table.add_column(heading, justify="right")
+    table.add_column("method", no_wrap=True)
+    for heading in ("rate", "accuracy", "time", "speed-up", "near"):
+        table.add_column(heading, justify="right", no_wrap=True)
     previous = None
     for row in rows(standings):
-        if previous not in (None, row["protocol"]):
-            table.add_section()
-        shown = "" if row["protocol"] == previous else row["protocol"]
-        previous = row["protocol"]
+        if row["protocol"] != previous:
+            if previous is not None:
+                table.add_section()
+            table.add_row(f"[bold]{row['protocol']}[/bold]")
+            previous = row["protocol"]
         table.add_row(
-            shown,
-            row["method"],
-            f"{row['learning_rate']:.3g}",
+            f"  {row['method']}",
+            f"{row['learning_rate']:.3g}{'*' if row['at_grid_edge'] else ' '}",
             _accuracy_cell(row, len(contest.seeds)),
             "never" if row["time_to_target"] is None else f"{row['time_to_target']:.0f}",
             "-" if row["speedup"] is None else f"{row['speedup']:.1f}x",

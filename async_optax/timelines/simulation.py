@@ -109,14 +109,14 @@ def simulate_timeline(
     unfinished = sorted(entry for entry in in_flight if running.get(entry[2]) == entry[1])
     lost += [(entry[2], entry[4], end_time, False) for entry in unfinished]
 
-    names = ("worker", "read_version", "version", "start_time")
-    names += ("time", "weight", "accepted", "commit")
-    dtypes = (np.int32, np.int32, np.int32, float, float, float, bool, bool)
-    columns = zip(*rows, strict=True)
+    dtypes: dict[str, type] = {"worker": np.int32, "read_version": np.int32, "version": np.int32}
+    dtypes |= {"start_time": np.float64, "time": np.float64, "weight": np.float64}
+    dtypes |= {"accepted": np.bool_, "commit": np.bool_}
+    columns = zip(dtypes.items(), zip(*rows, strict=True), strict=True)
     return Timeline(
         num_workers=num_workers,
         end_time=end_time,
-        **{n: np.array(c, d) for n, c, d in zip(names, columns, dtypes, strict=True)},
+        **{name: np.array(column, dtype) for (name, dtype), column in columns},
         lost=LostJobs(
             worker=np.array([row[0] for row in lost], np.int32),
             start_time=np.array([row[1] for row in lost], float),

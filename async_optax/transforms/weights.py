@@ -88,7 +88,7 @@ def polynomial(power: ArrayLike = 0.5) -> WeightFn:
 
 
 def _polynomial(staleness: ArrayLike, *, power: ArrayLike) -> jax.Array:
-    return (1 + _as_float(staleness)) ** -power
+    return jnp.power(1 + _as_float(staleness), jnp.negative(power))
 
 
 def hinge(slope: ArrayLike = 10.0, threshold: ArrayLike = 4) -> WeightFn:
@@ -119,7 +119,7 @@ def hinge(slope: ArrayLike = 10.0, threshold: ArrayLike = 4) -> WeightFn:
 
 def _hinge(staleness: ArrayLike, *, slope: ArrayLike, threshold: ArrayLike) -> jax.Array:
     excess = jnp.maximum(_as_float(staleness) - threshold, 0)
-    return 1 / (slope * excess + 1)
+    return 1 / (jnp.multiply(slope, excess) + 1)
 
 
 def concurrency(num_workers: ArrayLike) -> WeightFn:
@@ -148,7 +148,7 @@ def concurrency(num_workers: ArrayLike) -> WeightFn:
 
 
 def _concurrency(staleness: ArrayLike, *, num_workers: ArrayLike) -> jax.Array:
-    return num_workers / jnp.maximum(num_workers, _as_float(staleness) + 1)
+    return jnp.divide(num_workers, jnp.maximum(num_workers, _as_float(staleness) + 1))
 
 
 def cutoff(max_staleness: ArrayLike) -> WeightFn:
@@ -204,4 +204,4 @@ def exponential(rate: ArrayLike) -> WeightFn:
 
 
 def _exponential(staleness: ArrayLike, *, rate: ArrayLike) -> jax.Array:
-    return jnp.exp(-rate * _as_float(staleness))
+    return jnp.exp(-jnp.multiply(rate, _as_float(staleness)))

@@ -46,9 +46,7 @@ PROTOCOLS = {
 
 def make_timeline(protocol, num_commits=30, num_workers=5, seed=1):
     runtimes = ao.runtimes.two_speed(4.0, law=ao.runtimes.gamma(cv=0.5))
-    return ao.simulate_timeline(
-        protocol, runtimes, num_workers, num_commits=num_commits, seed=seed
-    )
+    return ao.simulate_timeline(protocol, runtimes, num_workers, num_commits=num_commits, seed=seed)
 
 
 def test_every_registered_method_has_an_oracle():

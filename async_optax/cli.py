@@ -1,0 +1,312 @@
+"""The command line: ``async-optax demo | run | methods | protocols``."""
+
+import dataclasses
+import difflib
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+try:
+    import tyro
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+    from rich.table import Table
+except ImportError as error:
+    raise ImportError(
+        "the command line needs the extra 'experiments': pip install 'async_optax[experiments]'"
+    ) from error
+
+from async_optax import noise, optimizers, report
+from async_optax.contest import Contest, Entrant, Standing, run_contest
+from async_optax.demo import demo_contest
+from async_optax.problems import digits
+from async_optax.timelines import protocols, runtimes
+from async_optax.transforms import weights
+
+_PICTURE_TIME = 24.0  # simulated time that the timeline picture shows
+
+
+@dataclasses.dataclass(frozen=True)
+class Demo:
+    """Runs the demo contest: digits, 16 workers of which half are slow, heavy-tailed noise."""
+
+    output: Path = Path("results/demo")
+    """Folder for summary.json and the pictures."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DigitsProblem:
+    """Digits and a multilayer perceptron."""
+
+    hidden: tuple[int, ...] = (32,)
+    """Widths of the hidden layers."""
+    batch_size: int = 16
+    """Images per gradient."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtimes:
+    """How long jobs take."""
+
+    model: Literal["deterministic", "two_speed", "gamma", "exponential", "pareto"] = "two_speed"
+    mean: float = 1.0
+    """Mean time of a job (of a fast worker with two_speed; shortest time with pareto)."""
+    slow_factor: float = 8.0
+    """two_speed: how much slower the slow half is."""
+    cv: float = 0.5
+    """two_speed and gamma: coefficient of variation of a worker's times; 0 is constant."""
+    machine_cv: float = 0.0
+    """gamma: coefficient of variation between workers."""
+    alpha: float = 1.5
+    """pareto: tail index."""
+
+    def make(self) -> runtimes.RuntimeModel:
+        """Builds the runtime model."""
+        if self.model == "deterministic":
+            return runtimes.deterministic(self.mean)
+        if self.model == "two_speed":
+            law = runtimes.gamma(cv=self.cv) if self.cv else None
+            return runtimes.two_speed(self.slow_factor, fast_time=self.mean, law=law)
+        if self.model == "gamma":
+            return runtimes.gamma(self.mean, self.cv, self.machine_cv)
+        if self.model == "exponential":
+            return runtimes.exponential(self.mean)
+        return runtimes.pareto(self.alpha, self.mean)
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Noise added to every gradient coordinate."""
+
+    model: Literal["none", "alpha_stable", "student_t", "sub_weibull", "gaussian"] = "alpha_stable"
+    tail: float = 1.2
+    """alpha of alpha_stable, degrees of freedom of student_t, theta of sub_weibull."""
+    scale: float = 0.05
+    """In gradient units."""
+
+    def make(self) -> noise.NoiseModel | None:
+        """Builds the noise model."""
+        if self.model == "none":
+            return None
+        if self.model == "gaussian":
+            return noise.gaussian(self.scale)
+        return getattr(noise, self.model)(self.tail, self.scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """Runs a contest of your own: methods x protocols x learning rates x seeds."""
+
+    methods: tuple[str, ...] = ("sgd", "clipped_sgd", "async_heavy_tailed")
+    """Names; `async-optax methods` lists them."""
+    protocols: tuple[str, ...] = ("synchronous", "asynchronous")
+    """Of synchronous, asynchronous, buffered, buffered_wait."""
+    arguments: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Of the methods, as name value pairs; each goes to the methods that take it."""
+    buffer_size: int = 8
+    """Uploads per commit of the buffered protocols."""
+    problem: Literal["digits"] = "digits"
+    digits: DigitsProblem = DigitsProblem()
+    runtimes: Runtimes = Runtimes()
+    noise: Noise = Noise()
+    num_workers: int = 16
+    max_time: float = 300.0
+    """Simulated time that everyone has."""
+    learning_rates: tuple[float, ...] = (0.03125, 0.125, 0.5, 2.0)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    target: float = 0.8
+    """Test accuracy to reach."""
+    num_evaluations: int = 100
+    """Evenly spaced in simulated time."""
+    output: Path = Path("results/run")
+    """Folder for summary.json and the pictures."""
+
+    def make(self) -> Contest:
+        """Builds the contest."""
+        factories = {method: optimizers.get(method) for method in self.methods}
+        taken: set[str] = set()
+        entrants = []
+        for name in self.protocols:
+            protocol = _protocol(name, self.buffer_size)
+            for method, factory in factories.items():
+                arguments = _arguments(factory, self.arguments, self.num_workers)
+                taken |= arguments.keys()
+                entrants.append(Entrant(method, protocol, arguments, "", name == "synchronous"))
+        unused = [name for name in self.arguments if name not in taken]
+        if unused:
+            raise ValueError(
+                f"arguments: no chosen method takes {', '.join(unused)}; "
+                "`async-optax methods` lists what each takes"
+            )
+        problem = digits(self.digits.hidden, self.digits.batch_size)
+        return Contest(
+            problem=problem.with_noise(self.noise.make()),
+            entrants=entrants,
+            runtimes=self.runtimes.make(),
+            num_workers=self.num_workers,
+            max_time=self.max_time,
+            learning_rates=sorted(set(self.learning_rates)),
+            seeds=self.seeds,
+            target=self.target,
+            num_evaluations=self.num_evaluations,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Methods:
+    """Lists the registered methods and their arguments."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Protocols:
+    """Lists the protocols."""
+
+
+_PROTOCOLS: dict[str, tuple[Callable[[int], protocols.Protocol], str]] = {
+    "synchronous": (lambda size: protocols.synchronous(), "synchronous"),
+    "asynchronous": (lambda size: protocols.asynchronous(), "asynchronous"),
+    "buffered": (lambda size: protocols.buffered(size, wait=False), "buffered"),
+    "buffered_wait": (lambda size: protocols.buffered(size, wait=True), "buffered"),
+}
+
+
+def _protocol(name: str, buffer_size: int) -> protocols.Protocol:
+    if name not in _PROTOCOLS:
+        near = difflib.get_close_matches(name, _PROTOCOLS) or list(_PROTOCOLS)
+        raise ValueError(f"unknown protocol {name!r}; nearest: {', '.join(near)}")
+    return _PROTOCOLS[name][0](buffer_size)
+
+
+def _arguments(factory: Callable, given: dict[str, str], num_workers: int) -> dict[str, Any]:
+    """Picks the given arguments that a factory takes; num_workers comes from the setting."""
+    accepted = inspect.signature(factory).parameters
+    arguments: dict[str, Any] = {"num_workers": num_workers} if "num_workers" in accepted else {}
+    for name, text in given.items():
+        if name not in accepted or name == "learning_rate":
+            continue
+        if name == "weight_fn":
+            arguments[name] = _weight(text, num_workers)
+            continue
+        try:
+            arguments[name] = float(text)
+        except ValueError:
+            arguments[name] = text
+    return arguments
+
+
+def _weight(text: str, num_workers: int) -> weights.WeightFn:
+    """``inverse``, ``concurrency``, ``polynomial:0.5``, ``hinge:10:4``."""
+    name, *numbers = text.split(":")
+    known = ("constant", "inverse", "polynomial", "hinge", "concurrency", "cutoff", "exponential")
+    if name not in known:
+        near = difflib.get_close_matches(name, known) or known
+        raise ValueError(f"unknown weight {name!r}; nearest: {', '.join(near)}")
+    if name == "concurrency" and not numbers:
+        return weights.concurrency(num_workers)
+    try:
+        return getattr(weights, name)(*map(float, numbers))
+    except TypeError as error:
+        raise ValueError(f"weight {text!r}: {error}") from error
+
+
+def _run(contest: Contest, output: Path, console: Console) -> list[Standing]:
+    """Runs a contest, writes its results and prints its table."""
+    contest.check()
+    report.require_writable(output)
+    columns = ("runs", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("runs", total=None)
+        standings = run_contest(
+            contest, lambda done, total: bar.update(task, completed=done, total=total)
+        )
+    protocols_shown = dict.fromkeys(entrant.protocol for entrant in contest.entrants)
+    timelines = {p.name: contest.timeline(p, contest.seeds[0]) for p in protocols_shown}
+    until = min(_PICTURE_TIME, contest.max_time)
+    report.plot_accuracy(output / "accuracy.png", contest, standings)
+    report.plot_robustness(output / "robustness.png", contest, standings)
+    report.plot_timelines(output / "timelines.png", timelines, until)
+    report.write_summary(output / "summary.json", contest, standings)
+    console.print(report.standings_table(contest, standings))
+    for name in ("summary.json", "accuracy.png", "robustness.png", "timelines.png"):
+        console.print(f"wrote {output / name}", highlight=False)
+    reached = any(
+        run.time_to_target is not None
+        for standing in standings
+        for runs in standing.runs.values()
+        for run in runs
+    )
+    if not reached:
+        best = max(max(standing.mean_accuracies().values()) for standing in standings)
+        raise ValueError(
+            f"no run reached the target accuracy {contest.target:g} (best mean: {best:.3f}); "
+            "lower --target or raise --max-time"
+        )
+    return standings
+
+
+def _list_methods(console: Console) -> None:
+    table = Table("method", "what it does", "arguments beside learning_rate")
+    for name in optimizers.names():
+        factory = optimizers.get(name)
+        parameters = list(inspect.signature(factory).parameters.values())[1:]
+        table.add_row(name, _first_line(factory), "\n".join(_parameter(p) for p in parameters))
+    console.print(table)
+
+
+def _parameter(parameter: inspect.Parameter) -> str:
+    if parameter.default is inspect.Parameter.empty:
+        return parameter.name
+    return f"{parameter.name}={parameter.default}"
+
+
+def _list_protocols(console: Console) -> None:
+    table = Table("protocol", "what it does")
+    for name, (_, factory) in _PROTOCOLS.items():
+        table.add_row(name, _first_line(getattr(protocols, factory)))
+    console.print(table)
+
+
+def _first_line(described: Callable) -> str:
+    return (inspect.getdoc(described) or "").splitlines()[0].replace("``", "")
+
+
+Command = (
+    Annotated[Demo, tyro.conf.subcommand("demo")]
+    | Annotated[Run, tyro.conf.subcommand("run")]
+    | Annotated[Methods, tyro.conf.subcommand("methods")]
+    | Annotated[Protocols, tyro.conf.subcommand("protocols")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; bad input ends in one line on stderr and exit code 2."""
+    command = tyro.cli(
+        Command,
+        prog="async-optax",
+        description="Simulate training with delayed workers on one device.",
+        args=arguments,
+    )
+    console = Console()
+    try:
+        match command:
+            case Demo():
+                _run(demo_contest(), command.output, console)
+            case Run():
+                _run(command.make(), command.output, console)
+            case Methods():
+                _list_methods(console)
+            case Protocols():
+                _list_protocols(console)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"async-optax: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("async-optax: interrupted; nothing was written", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
