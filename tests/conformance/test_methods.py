@@ -68,9 +68,7 @@ def test_staleness_matters_where_it_should(name):
         steps(tx, 1, staleness=0, params=STALE),
         steps(tx, 1, staleness=50),
     )
-    differs = any(
-        jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), fresh, stale))
-    )
+    differs = any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), fresh, stale)))
     assert differs == (name not in ("sgd", "clipped_sgd"))
 
 

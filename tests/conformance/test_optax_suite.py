@@ -78,7 +78,10 @@ def cases():
         for values in grid:
             label = [getattr(value, "__name__", str(value)) for value in values]
             yield pytest.param(
-                test, name, dict(zip(varied, values, strict=True)), id="-".join([test, name, *label])
+                test,
+                name,
+                dict(zip(varied, values, strict=True)),
+                id="-".join([test, name, *label]),
             )
 
 

@@ -73,7 +73,9 @@ def test_bad_numbers_raise(make, message):
 
 
 def test_non_numbers_raise():
-    with pytest.raises(TypeError, match="power must be a finite number >= 0, got '0.5' of type str"):
+    with pytest.raises(
+        TypeError, match="power must be a finite number >= 0, got '0.5' of type str"
+    ):
         weights.polynomial("0.5")
     with pytest.raises(TypeError, match="of type bool"):
         weights.exponential(True)

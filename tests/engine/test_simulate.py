@@ -1,0 +1,339 @@
+"""The simulator's contract: compilations, evaluations, chunks, divergence, errors."""
+
+import dataclasses
+import importlib
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.tree_util import Partial
+
+import async_optax as ao
+from async_optax.engine.lanes import choose_lanes
+from async_optax.engine.program import run_chunk
+from tests.engine.problems import quadratic_problem
+
+simulate_module = importlib.import_module("async_optax.engine.simulate")
+PROBLEM = quadratic_problem()
+KEY = jax.random.key(0)
+
+
+def make_timeline(num_commits=40, protocol=None, num_workers=4, seed=0):
+    return ao.simulate_timeline(
+        protocol or ao.protocols.asynchronous(),
+        ao.runtimes.gamma(cv=0.5),
+        num_workers,
+        num_commits=num_commits,
+        seed=seed,
+    )
+
+
+def test_a_second_call_compiles_nothing():
+    def run(seed, lr, threshold, num_commits, protocol):
+        return ao.simulate(
+            PROBLEM.with_noise(ao.noise.alpha_stable(1.0 + lr, lr)),
+            ao.optimizers.async_heavy_tailed(
+                lr, threshold=threshold, weight_fn=ao.weights.polynomial(lr)
+            ),
+            make_timeline(num_commits, protocol, seed=seed),
+            key=jax.random.key(seed),
+            lanes=1,
+            evaluate_every=5 + seed,
+        )
+
+    for protocol in (ao.protocols.asynchronous(), ao.protocols.synchronous()):
+        run(0, 0.1, 1.0, 40, protocol)
+        before = run_chunk._cache_size()
+        for seed, lr, threshold, num_commits in ((1, 0.2, 0.5, 40), (2, 0.3, 2, 57)):
+            run(seed, lr, threshold, num_commits, protocol)
+        assert run_chunk._cache_size() == before
+
+
+def test_plain_optax_optimizers_run_and_compile_once_per_object():
+    optimizer = optax.chain(ao.transforms.clip_by_global_norm(1.0), optax.adam(0.1))
+    before = run_chunk._cache_size()
+    for seed in range(3):
+        result = ao.simulate(PROBLEM, optimizer, make_timeline(seed=seed), key=KEY, lanes=1)
+    assert run_chunk._cache_size() == before + 1
+    assert np.isfinite(result.params).all()
+
+
+def test_data_in_partial_nodes_is_an_argument_not_a_constant():
+    def problem(offset):
+        data = offset + jnp.arange(6.0)
+        return dataclasses.replace(PROBLEM, batch=Partial(_pick, data))
+
+    timeline = make_timeline()
+    first = ao.simulate(problem(0.0), ao.optimizers.sgd(0.1), timeline, key=KEY, lanes=1)
+    before = run_chunk._cache_size()
+    second = ao.simulate(problem(5.0), ao.optimizers.sgd(0.1), timeline, key=KEY, lanes=1)
+    assert run_chunk._cache_size() == before
+    assert not np.allclose(first.params, second.params)
+
+
+def _pick(data, key, worker):
+    del worker
+    return data[jax.random.randint(key, (3,), 0, len(data))]
+
+
+def test_one_seed_gives_identical_results_whatever_the_chunks(monkeypatch):
+    def run():
+        return ao.simulate(
+            PROBLEM.with_noise(ao.noise.student_t(1.5, 0.1)),
+            ao.optimizers.clipped_sgd(0.1),
+            make_timeline(3000),
+            key=KEY,
+            lanes=1,
+            evaluate_every=100,
+        )
+
+    first, again = run(), run()
+    monkeypatch.setattr(simulate_module, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(simulate_module, "_CHUNK_SECONDS", 0.0)  # never doubles
+    chopped = ao.simulate(
+        PROBLEM.with_noise(ao.noise.student_t(1.5, 0.1)),
+        ao.optimizers.clipped_sgd(0.1),
+        make_timeline(3000),
+        key=KEY,
+        lanes=1,
+        evaluate_every=100,
+    )
+    for other in (again, chopped):
+        np.testing.assert_array_equal(first.params, other.params)
+        np.testing.assert_array_equal(first.arrivals["loss"], other.arrivals["loss"])
+        np.testing.assert_array_equal(first.evaluations["distance"], other.evaluations["distance"])
+    assert len(first.arrivals["loss"]) == 3000
+
+
+def test_methods_share_batches_and_noise():
+    losses = [
+        ao.simulate(
+            PROBLEM.with_noise(ao.noise.alpha_stable(1.2, 0.1)),
+            ao.optimizers.make(name, learning_rate=1e-30),
+            make_timeline(),
+            key=KEY,
+            lanes=1,
+            record=["gradient_norm"],
+        ).arrivals
+        for name in ("sgd", "clipped_sgd", "dc_asgd")
+    ]
+    for column in ("loss", "gradient_norm"):
+        np.testing.assert_array_equal(losses[0][column], losses[1][column])
+        np.testing.assert_array_equal(losses[0][column], losses[2][column])
+
+
+@pytest.mark.parametrize("protocol", [ao.protocols.asynchronous(), ao.protocols.buffered(3)])
+def test_evaluations_on_both_axes(protocol):
+    timeline = make_timeline(20, protocol)
+
+    def run(**evaluate):
+        return ao.simulate(
+            PROBLEM, ao.optimizers.sgd(0.1), timeline, key=KEY, lanes=1, **evaluate
+        ).evaluations
+
+    every = run(evaluate_every=1)
+    np.testing.assert_array_equal(every["version"], np.arange(21))
+    np.testing.assert_array_equal(every["time"], np.append(0, timeline.commit_times))
+    sevenths = run(evaluate_every=7)
+    np.testing.assert_array_equal(sevenths["version"], [0, 7, 14, 20])
+    np.testing.assert_allclose(sevenths["distance"], every["distance"][[0, 7, 14, 20]], rtol=1e-6)
+    np.testing.assert_array_equal(run()["version"], [0, 20])
+
+    halfway = float(np.mean(timeline.commit_times[9:11]))
+    at = run(evaluate_at=[halfway, halfway / 1e6])
+    np.testing.assert_array_equal(at["version"], [0, 0, 10, 20])
+    np.testing.assert_allclose(at["time"], [0, halfway / 1e6, halfway, timeline.end_time])
+    np.testing.assert_allclose(at["distance"], every["distance"][[0, 0, 10, 20]], rtol=1e-6)
+
+
+def test_many_evaluations_at_one_moment_fit():
+    timeline = make_timeline(3, ao.protocols.synchronous())
+    times = np.linspace(0, timeline.end_time, 500)
+    result = ao.simulate(
+        PROBLEM, ao.optimizers.sgd(0.1), timeline, key=KEY, lanes=1, evaluate_at=times
+    )
+    assert len(result.evaluations["time"]) == 500
+    expected = np.searchsorted(timeline.commit_times, times, side="right")
+    np.testing.assert_array_equal(result.evaluations["version"], expected)
+
+
+def test_records():
+    timeline = make_timeline(10)
+    result = ao.simulate(
+        PROBLEM,
+        ao.optimizers.sgd(0.1),
+        timeline,
+        key=KEY,
+        lanes=1,
+        record={"first": lambda info: info.update[0], "stale": lambda info: info.staleness},
+    )
+    np.testing.assert_array_equal(result.arrivals["stale"], timeline.staleness)
+    np.testing.assert_array_equal(result.arrivals["staleness"], timeline.staleness)
+    np.testing.assert_array_equal(result.arrivals["worker"], timeline.worker)
+    np.testing.assert_allclose(4.0 + result.arrivals["first"].sum(), result.params[0], rtol=1e-6)
+    assert result.arrivals["loss"].shape == (10,)
+
+
+def test_time_to_target():
+    result = ao.simulate(
+        PROBLEM, ao.optimizers.sgd(0.3), make_timeline(), key=KEY, lanes=1, evaluate_every=1
+    )
+    distance, time = result.evaluations["distance"], result.evaluations["time"]
+    expected = time[np.flatnonzero(distance <= 3.0)[0]]
+    assert result.time_to("distance", 3.0, below=True) == expected
+    assert result.time_to("distance", 1e9) is None
+    with pytest.raises(ValueError, match="metric must be one of distance; got 'accuracy'"):
+        result.time_to("accuracy", 0.5)
+
+
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_divergence_is_located_and_leaves_finite_tables(lanes):
+    result = ao.simulate(
+        PROBLEM,
+        ao.optimizers.sgd(50.0),
+        make_timeline(5000),
+        key=KEY,
+        lanes=lanes,
+        evaluate_every=10,
+    )
+    diverged = result.diverged
+    assert diverged is not None
+    assert 0 < diverged.version < 500
+    assert np.isfinite(result.arrivals["loss"]).all()
+    assert np.isfinite(result.evaluations["distance"]).all()
+    assert result.arrivals["time"][-1] < diverged.time
+    assert len(result.arrivals["loss"]) < 500
+    assert re.match(r"diverged at version \d+, time [\d.e+]+ \((loss|distance) not", str(diverged))
+
+
+def test_progress_is_called_until_the_end():
+    seen = []
+    ao.simulate(
+        PROBLEM,
+        ao.optimizers.sgd(0.1),
+        make_timeline(500),
+        key=KEY,
+        lanes=1,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen[-1] == (500, 500)
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert len(seen) > 2
+
+
+def test_a_progress_bar_is_drawn(capsys):
+    ao.simulate(PROBLEM, ao.optimizers.sgd(0.1), make_timeline(), key=KEY, lanes=1, progress=True)
+    assert "40/40" in capsys.readouterr().out
+
+
+def test_lanes_auto_measures_and_says_why():
+    result = ao.simulate(PROBLEM, ao.optimizers.sgd(0.1), make_timeline(), key=KEY)
+    assert result.lanes.lanes == 1
+    assert "shorter than measuring" in result.lanes.reason
+    assert result.lanes.seconds_per_arrival[1] > 0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [({1: 1.0, 2: 0.8, 4: 0.6, 8: 0.7, 16: 0.1}, 4), ({1: 1.0, 2: 1.5, 4: 0.1}, 1)],
+)
+def test_lanes_stop_where_wider_is_slower(seconds, expected):
+    choice = choose_lanes("auto", 10_000, lambda w: w, lambda w, n: seconds[w], 1024)
+    assert choice.lanes == expected
+    assert max(choice.seconds_per_arrival) == 2 * expected
+
+
+def test_lanes_are_one_where_nothing_is_concurrent():
+    choice = choose_lanes("auto", 10_000, lambda w: 1.0, lambda w, n: 1.0, 1024)
+    assert choice.lanes == 1
+    assert "reads what the one before" in choice.reason
+
+
+def simulate(problem=PROBLEM, optimizer=None, timeline=None, key=KEY, **options):
+    return ao.simulate(
+        problem,
+        optimizer or ao.optimizers.sgd(0.1),
+        timeline or make_timeline(),
+        key=key,
+        **({"lanes": 1} | options),
+    )
+
+
+def problem(**changes):
+    return dataclasses.replace(PROBLEM, **changes)
+
+
+BAD_INPUT = {
+    "problem": (lambda: simulate(problem=3), TypeError, "problem must be an async_optax.Problem"),
+    "timeline": (lambda: simulate(timeline=[1]), TypeError, "timeline must be"),
+    "optimizer": (lambda: simulate(optimizer=0.1), TypeError, "optimizer must be a gradient"),
+    "raw key": (lambda: simulate(key=jnp.zeros(2, jnp.uint32)), TypeError, "one typed key"),
+    "integer key": (lambda: simulate(key=0), TypeError, "key must be one typed key"),
+    "no lanes": (lambda: simulate(lanes=0), ValueError, "lanes must be an integer >= 1, got 0"),
+    "many lanes": (lambda: simulate(lanes=10**6), ValueError, "lanes must be at most"),
+    "odd lanes": (lambda: simulate(lanes="wide"), ValueError, "or 'auto', got 'wide'"),
+    "record": (
+        lambda: simulate(record=["los"]),
+        ValueError,
+        "record must name some of .*; got los",
+    ),
+    "evaluate_every": (lambda: simulate(evaluate_every=0), ValueError, "evaluate_every must be"),
+    "evaluate_at": (lambda: simulate(evaluate_at=[-1.0]), ValueError, "evaluate_at must be"),
+    "both": (lambda: simulate(evaluate_at=[1.0], evaluate_every=1), ValueError, "not both"),
+    "vector loss": (
+        lambda: simulate(problem(loss=lambda x, batch, key: x - batch)),
+        ValueError,
+        r"problem.loss must return one floating-point scalar, got .*shape=\(3,\)",
+    ),
+    "integer loss": (
+        lambda: simulate(problem(loss=lambda x, batch, key: jnp.int32(1))),
+        ValueError,
+        "problem.loss must return one floating-point scalar",
+    ),
+    "batch of the wrong shape": (
+        lambda: simulate(problem(batch=lambda key, worker: jnp.zeros((2, 2)))),
+        ValueError,
+        r"problem.loss fails on arguments .*float32\[3\].*float32\[2, 2\]",
+    ),
+    "batch with the wrong arguments": (
+        lambda: simulate(problem(batch=lambda key: jnp.zeros(3))),
+        ValueError,
+        "problem.batch fails on arguments .*takes 1 positional argument",
+    ),
+    "integer parameters": (
+        lambda: simulate(problem(init=lambda key: jnp.arange(3))),
+        ValueError,
+        "problem.init must return floating-point parameters, got int32",
+    ),
+    "evaluate": (
+        lambda: simulate(problem(evaluate=lambda x: {"x": x})),
+        ValueError,
+        "problem.evaluate must return a dictionary of scalars",
+    ),
+    "noise": (
+        lambda: simulate(problem(noise=lambda key, g: jnp.zeros(2))),
+        ValueError,
+        "problem.noise must return a pytree like the gradient",
+    ),
+    "not callable": (lambda: simulate(problem(loss=None)), TypeError, "loss must be callable"),
+    "optimizer that cannot gather": (
+        lambda: simulate(
+            optimizer=optax.sgd(0.1), timeline=make_timeline(5, ao.protocols.buffered(3))
+        ),
+        ValueError,
+        "wrap its server part in ao.transforms.accumulate_until_commit",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_raises_before_anything_is_compiled(case):
+    call, error, message = BAD_INPUT[case]
+    before = run_chunk._cache_size()
+    with pytest.raises(error, match=message) as raised:
+        call()
+    assert "\n" not in str(raised.value)
+    assert run_chunk._cache_size() == before
