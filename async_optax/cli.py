@@ -174,7 +174,7 @@ _PROTOCOLS: dict[str, tuple[Callable[[int], protocols.Protocol], str]] = {
 
 def _protocol(name: str, buffer_size: int) -> protocols.Protocol:
     if name not in _PROTOCOLS:
-        near = difflib.get_close_matches(name, _PROTOCOLS) or list(_PROTOCOLS)
+        near = difflib.get_close_matches(name, _PROTOCOLS, cutoff=0.4) or list(_PROTOCOLS)
         raise ValueError(f"unknown protocol {name!r}; nearest: {', '.join(near)}")
     return _PROTOCOLS[name][0](buffer_size)
 
@@ -201,7 +201,7 @@ def _weight(text: str, num_workers: int) -> weights.WeightFn:
     name, *numbers = text.split(":")
     known = ("constant", "inverse", "polynomial", "hinge", "concurrency", "cutoff", "exponential")
     if name not in known:
-        near = difflib.get_close_matches(name, known) or known
+        near = difflib.get_close_matches(name, known, cutoff=0.4) or known
         raise ValueError(f"unknown weight {name!r}; nearest: {', '.join(near)}")
     if name == "concurrency" and not numbers:
         return weights.concurrency(num_workers)

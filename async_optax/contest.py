@@ -87,7 +87,7 @@ class Contest:
         for seed in self.seeds:
             require_count("seed", seed, at_least=0)
         for entrant in self.entrants:
-            entrant.protocol.policy(self.num_workers)
+            self.timeline(entrant.protocol, self.seeds[0])
             optimizers.make(
                 entrant.method, learning_rate=self.learning_rates[0], **entrant.arguments
             )
@@ -108,7 +108,8 @@ class Run:
       seed: of the run.
       time: simulated times of the evaluations.
       accuracy: at those times; ends before the divergence, if any.
-      time_to_target: simulated time, or ``None`` if the target was not reached.
+      time_to_target: simulated time, or ``None`` if the target was not reached, or not kept
+        because the run diverged.
       diverged: where the run diverged, or ``None``.
     """
 
@@ -224,7 +225,7 @@ def run_contest(
             seed=seed,
             time=result.evaluations["time"],
             accuracy=result.evaluations["accuracy"],
-            time_to_target=result.time_to("accuracy", contest.target),
+            time_to_target=None if result.diverged else result.time_to("accuracy", contest.target),
             diverged=result.diverged,
         )
 

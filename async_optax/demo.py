@@ -43,7 +43,7 @@ def demo_contest() -> Contest:
             Entrant("clipped_sgd", protocol, to_norm),
             Entrant("delay_adaptive_sgd", protocol, {"num_workers": NUM_WORKERS}),
             Entrant("dc_asgd", protocol),
-            Entrant("async_heavy_tailed", protocol, by_norm, "global norm"),
+            Entrant("async_heavy_tailed", protocol, by_norm, "norm"),
             Entrant("async_heavy_tailed", protocol, coordinate, "coordinate"),
         )
     ]

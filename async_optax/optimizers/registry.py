@@ -56,7 +56,7 @@ def get(name: str) -> Factory:
       ValueError: unknown method 'cliped_sgd'; nearest: clipped_sgd
     """
     if name not in _METHODS:
-        near = difflib.get_close_matches(name, _METHODS, n=3) or names()
+        near = difflib.get_close_matches(name, _METHODS) or names()
         raise ValueError(f"unknown method {name!r}; nearest: {', '.join(near)}")
     return _METHODS[name]
 
@@ -72,8 +72,8 @@ def make(name: str, **arguments: Any) -> optax.GradientTransformationExtraArgs:
       ValueError: if the name is unknown, an argument is, or a value is out of range.
 
     Example:
-      >>> len(jax.tree.leaves(make("clipped_sgd", learning_rate=0.1, max_norm=1.0).update))
-      2
+      >>> make("clipped_sgd", learning_rate=0.1, max_norm=1.0).init(None)[0]
+      EmptyState()
     """
     factory = get(name)
     try:

@@ -78,8 +78,8 @@ def _init(widths: tuple[int, ...], key: jax.Array) -> list[dict[str, jax.Array]]
 def _logits(params: Any, images: jax.Array) -> jax.Array:
     hidden = images
     for layer in params[:-1]:
-        hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"])
-    return hidden @ params[-1]["kernel"] + params[-1]["bias"]
+        hidden = jax.nn.relu(hidden @ layer["kernel"] + layer["bias"][jnp.newaxis])
+    return hidden @ params[-1]["kernel"] + params[-1]["bias"][jnp.newaxis]
 
 
 def _cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

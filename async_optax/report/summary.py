@@ -97,13 +97,14 @@ def standings_table(contest: Contest, standings: Sequence[Standing]) -> Table:
         title=f"{contest.num_workers} workers, {contest.runtimes.name}\n"
         f"time {contest.max_time:g}, {len(contest.seeds)} seeds",
         caption=f"rate: best of {len(contest.learning_rates)} by accuracy, * at the grid's edge; "
-        f"time: simulated, to accuracy {contest.target:g}; speed-up: over the fastest "
-        "synchronous row; near: learning rates within 2 points of the best",
+        f"time: simulated, to accuracy {contest.target:g}; gain: speed-up over the fastest "
+        "synchronous row; near: learning rates within 2 points of the best; lost: diverged "
+        "runs of the grid; † some seeds diverged, ✗ all did, the first at version v, time t",
         box=rich.box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
     )
     table.add_column("method", no_wrap=True)
-    for heading in ("rate", "accuracy", "time", "speed-up", "near"):
+    for heading in ("rate", "accuracy", "time", "gain", "near", "lost"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = None
     for row in rows(standings):
@@ -113,12 +114,13 @@ def standings_table(contest: Contest, standings: Sequence[Standing]) -> Table:
             table.add_row(f"[bold]{row['protocol']}[/bold]")
             previous = row["protocol"]
         table.add_row(
-            f"  {row['method']}",
-            f"{row['learning_rate']:.3g}{'*' if row['at_grid_edge'] else ' '}",
+            row["method"],
+            f"{row['learning_rate']:.2g}{'*' if row['at_grid_edge'] else ' '}",
             _accuracy_cell(row, len(contest.seeds)),
             "never" if row["time_to_target"] is None else f"{row['time_to_target']:.0f}",
             "-" if row["speedup"] is None else f"{row['speedup']:.1f}x",
             str(row["num_learning_rates_near_best"]),
+            str(row["num_diverged"]),
         )
     return table
 
@@ -127,6 +129,6 @@ def _accuracy_cell(row: dict[str, Any], num_seeds: int) -> str:
     diverged = row["diverged"]
     if len(diverged) == num_seeds:
         first = min(diverged, key=lambda where: where["time"])
-        return f"diverged: v{first['version']}, t={first['time']:.3g}"
-    text = f"{row['final_accuracy']:.3f} ± {row['final_accuracy_spread']:.3f}"
-    return f"{text} ({len(diverged)} diverged)" if diverged else text
+        return f"✗ v{first['version']}, t={first['time']:.3g}"
+    mark = "†" if diverged else " "
+    return f"{row['final_accuracy']:.3f} ±{row['final_accuracy_spread']:.3f}{mark}"

@@ -80,6 +80,7 @@ def test_buffers_of_one_are_asynchronous_bit_for_bit(name):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @settings(max_examples=15)
 @given(

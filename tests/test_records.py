@@ -1,0 +1,59 @@
+"""The READMEs against the files that the commands beside them write."""
+
+import json
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+DEMO = json.loads((ROOT / "experiments/demo/results/summary.json").read_text())
+
+
+def as_markdown(row):
+    time = "never" if row["time_to_target"] is None else f"{row['time_to_target']:.0f}"
+    gain = "-" if row["speedup"] is None else f"{row['speedup']:.1f}x"
+    accuracy = f"{row['final_accuracy']:.3f} ± {row['final_accuracy_spread']:.3f}"
+    cells = [row["protocol"], row["method"], f"{row['learning_rate']:.2g}", accuracy, time, gain]
+    cells += [str(row["num_learning_rates_near_best"]), str(row["num_diverged"])]
+    return f"| {' | '.join(cells)} |"
+
+
+def test_the_demo_page_shows_every_row():
+    page = (ROOT / "experiments/demo/README.md").read_text()
+    for row in DEMO["rows"]:
+        assert as_markdown(row) in page
+
+
+def test_the_readme_shows_rows_of_the_demo():
+    rows = {as_markdown(row) for row in DEMO["rows"]}
+    shown = [
+        line
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if line.startswith(("| synchronous |", "| asynchronous |", "| buffered("))
+    ]
+    assert len(shown) >= 5
+    assert set(shown) <= rows
+
+
+def test_the_claim_of_the_demo():
+    times = {
+        (row["protocol"], row["method"]): row["time_to_target"] or float("inf")
+        for row in DEMO["rows"]
+    }
+    ours = min(t for (_, method), t in times.items() if method.startswith("async_heavy_tailed"))
+    synchronous = min(t for (protocol, _), t in times.items() if protocol == "synchronous")
+    assert ours < synchronous / 2
+    assert ours <= times["asynchronous", "sgd"]
+
+
+def test_the_readme_s_code_runs():
+    blocks = (ROOT / "README.md").read_text().split("```python\n")[1:]
+    assert len(blocks) == 2
+    for block in blocks:
+        exec(compile(block.split("```")[0], "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("path", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_records_are_plain(path):
+    text = (ROOT / path).read_text()
+    assert str(ROOT.parent) not in text
