@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -87,10 +89,18 @@ class Result:
 
 
 def find_divergence(
-    arrivals: Mapping[str, np.ndarray], evaluations: Mapping[str, np.ndarray]
+    arrivals: Mapping[str, np.ndarray],
+    evaluations: Mapping[str, np.ndarray],
+    params: optax.Params,
 ) -> Divergence | None:
-    """Returns the first loss or metric that is not finite, the earliest in time."""
+    """Returns the first loss or metric that is not finite, the earliest in time.
+
+    Parameters that stopped being finite after the last loss was taken count at the last arrival.
+    """
     found = []
+    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+        last = int(arrivals["version"][-1]), float(arrivals["time"][-1])
+        found.append(Divergence(*last, "parameters"))
     for table, names in (
         (arrivals, ["loss"]),
         (evaluations, [name for name in evaluations if name not in ("version", "time")]),

@@ -103,7 +103,6 @@ def simulate(
     budget = _FIRST_CHUNK
     records: list[np.ndarray] = []
     metrics: list[np.ndarray] = []
-    diverged = None
     with reporting(progress) as report:
         while wave < chunker.num_waves or evaluation < len(evaluations.position):
             chunk, span, wave = chunker.chunk(wave, evaluation, budget)
@@ -116,16 +115,17 @@ def simulate(
             if time.perf_counter() - started < _CHUNK_SECONDS:
                 budget = min(2 * budget, MAX_ARRIVALS)
             report(span.last_arrival, plan.num_arrivals)
-            tables = run.tables(np.concatenate(records), np.concatenate(metrics))
-            diverged = find_divergence(*tables)
-            if diverged:
-                tables = _before(tables[0], diverged.time), _before(tables[1], diverged.time)
+            if not (np.isfinite(records[-1][:, 0]).all() and np.isfinite(metrics[-1]).all()):
                 break
+    arrivals, evaluated = run.tables(np.concatenate(records), np.concatenate(metrics))
+    diverged = find_divergence(arrivals, evaluated, server.params)
+    if diverged:
+        arrivals, evaluated = _before(arrivals, diverged.time), _before(evaluated, diverged.time)
     return Result(
         params=server.params,
         opt_state=server.opt_state,
-        arrivals=tables[0],
-        evaluations=tables[1],
+        arrivals=arrivals,
+        evaluations=evaluated,
         diverged=diverged,
         lanes=choice,
         num_slots=plan.num_slots,

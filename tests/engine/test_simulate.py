@@ -209,6 +209,21 @@ def test_divergence_is_located_and_leaves_finite_tables(lanes):
     assert re.match(r"diverged at version \d+, time [\d.e+]+ \((loss|distance) not", str(diverged))
 
 
+def test_parameters_that_break_last_are_noticed():
+    # The step overflows at the very last arrival, after every loss was finite; the evaluation
+    # cannot tell.
+    result = ao.simulate(
+        dataclasses.replace(PROBLEM, evaluate=lambda x: {"accuracy": jnp.float32(0.5)}),
+        ao.optimizers.sgd(lambda step: jnp.where(step == 39, jnp.inf, 0.01)),
+        make_timeline(40),
+        key=KEY,
+        lanes=1,
+    )
+    assert result.diverged is not None
+    assert (result.diverged.version, result.diverged.sign) == (40, "parameters")
+    assert result.evaluations["version"].tolist() == [0]
+
+
 def test_progress_is_called_until_the_end():
     seen = []
     ao.simulate(
