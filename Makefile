@@ -18,7 +18,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/engine.py --output results/benchmarks
+	$(BIN)/python benchmarks/engine.py --output benchmarks/results
 
 # Versions are locked for both commands; remove .venv to start afresh.
 $(STAMP): requirements.lock pyproject.toml

@@ -1,12 +1,15 @@
 """The command line: ``async-optax demo | run | methods | protocols``."""
 
+import contextlib
 import dataclasses
 import difflib
 import inspect
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+
+import jax
 
 try:
     import tyro
@@ -25,7 +28,7 @@ from async_optax.problems import digits
 from async_optax.timelines import protocols, runtimes
 from async_optax.transforms import weights
 
-_PICTURE_TIME = 24.0  # simulated time that the timeline picture shows
+_PICTURE_TIME = 40.0  # simulated time that the timeline picture shows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Runtimes:
         if self.model == "deterministic":
             return runtimes.deterministic(self.mean)
         if self.model == "two_speed":
-            law = runtimes.gamma(cv=self.cv) if self.cv else None
+            law = runtimes.gamma(cv=self.cv) if self.cv != 0 else None
             return runtimes.two_speed(self.slow_factor, fast_time=self.mean, law=law)
         if self.model == "gamma":
             return runtimes.gamma(self.mean, self.cv, self.machine_cv)
@@ -85,6 +88,14 @@ class Noise:
     """alpha of alpha_stable, degrees of freedom of student_t, theta of sub_weibull."""
     scale: float = 0.05
     """In gradient units."""
+
+    @property
+    def name(self) -> str:
+        """How the noise is made, for tables."""
+        if self.model == "none":
+            return "no noise"
+        tail = "" if self.model == "gaussian" else f"{self.tail:g}, "
+        return f"{self.model}({tail}scale={self.scale:g}) noise"
 
     def make(self) -> noise.NoiseModel | None:
         """Builds the noise model."""
@@ -104,7 +115,9 @@ class Run:
     protocols: tuple[str, ...] = ("synchronous", "asynchronous")
     """Of synchronous, asynchronous, buffered, buffered_wait."""
     arguments: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Of the methods, as name value pairs; each goes to the methods that take it."""
+    """Of the methods, as name value pairs, such as `max_norm 0.5 clipping global_norm weight_fn
+    polynomial:0.5`; each goes to the methods that take it. Weights: constant, inverse, concurrency,
+    polynomial:POWER, hinge:SLOPE:THRESHOLD, cutoff:MAX, exponential:RATE."""
     buffer_size: int = 8
     """Uploads per commit of the buffered protocols."""
     problem: Literal["digits"] = "digits"
@@ -140,17 +153,27 @@ class Run:
                 f"arguments: no chosen method takes {', '.join(unused)}; "
                 "`async-optax methods` lists what each takes"
             )
-        problem = digits(self.digits.hidden, self.digits.batch_size)
+        with _naming("--digits"):
+            problem = digits(self.digits.hidden, self.digits.batch_size)
+        with _naming("--noise"):
+            problem = problem.with_noise(self.noise.make())
+        with _naming("--runtimes"):
+            model = self.runtimes.make()
         return Contest(
-            problem=problem.with_noise(self.noise.make()),
+            problem=problem,
             entrants=entrants,
-            runtimes=self.runtimes.make(),
+            runtimes=model,
             num_workers=self.num_workers,
             max_time=self.max_time,
             learning_rates=sorted(set(self.learning_rates)),
             seeds=self.seeds,
             target=self.target,
             num_evaluations=self.num_evaluations,
+            description={
+                "problem": f"{self.problem}, hidden {self.digits.hidden}, "
+                f"batches of {self.digits.batch_size}",
+                "noise": self.noise.name,
+            },
         )
 
 
@@ -164,11 +187,32 @@ class Protocols:
     """Lists the protocols."""
 
 
+@contextlib.contextmanager
+def _naming(flags: str) -> Iterator[None]:
+    """Puts the group of flags before an error that names a function's argument."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{flags}: {error}") from error
+
+
 _PROTOCOLS: dict[str, tuple[Callable[[int], protocols.Protocol], str]] = {
-    "synchronous": (lambda size: protocols.synchronous(), "synchronous"),
-    "asynchronous": (lambda size: protocols.asynchronous(), "asynchronous"),
-    "buffered": (lambda size: protocols.buffered(size, wait=False), "buffered"),
-    "buffered_wait": (lambda size: protocols.buffered(size, wait=True), "buffered"),
+    "synchronous": (
+        lambda size: protocols.synchronous(),
+        "The server waits for all workers and commits their mean.",
+    ),
+    "asynchronous": (
+        lambda size: protocols.asynchronous(),
+        "Every arrival is a commit; its worker starts again at once.",
+    ),
+    "buffered": (
+        lambda size: protocols.buffered(size, wait=False),
+        "The server commits the mean of --buffer-size uploads; workers start again at once.",
+    ),
+    "buffered_wait": (
+        lambda size: protocols.buffered(size, wait=True),
+        "The server commits the mean of --buffer-size uploads; uploaders wait for the commit.",
+    ),
 }
 
 
@@ -207,8 +251,16 @@ def _weight(text: str, num_workers: int) -> weights.WeightFn:
         return weights.concurrency(num_workers)
     try:
         return getattr(weights, name)(*map(float, numbers))
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"weight {text!r}: {error}") from error
+
+
+def _require_device() -> None:
+    try:
+        jax.devices()
+    except Exception as error:  # whatever a backend raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise OSError(f"JAX finds no device ({reason}); is JAX_PLATFORMS right?") from error
 
 
 def _run(contest: Contest, output: Path, console: Console) -> list[Standing]:
@@ -224,11 +276,14 @@ def _run(contest: Contest, output: Path, console: Console) -> list[Standing]:
     protocols_shown = dict.fromkeys(entrant.protocol for entrant in contest.entrants)
     timelines = {p.name: contest.timeline(p, contest.seeds[0]) for p in protocols_shown}
     until = min(_PICTURE_TIME, contest.max_time)
-    report.plot_accuracy(output / "accuracy.png", contest, standings)
-    report.plot_robustness(output / "robustness.png", contest, standings)
-    report.plot_timelines(output / "timelines.png", timelines, until)
-    report.write_summary(output / "summary.json", contest, standings)
+    with report.all_or_nothing(output) as staging:
+        report.plot_accuracy(staging / "accuracy.png", contest, standings)
+        report.plot_robustness(staging / "robustness.png", contest, standings)
+        report.plot_timelines(staging / "timelines.png", timelines, until)
+        report.write_summary(staging / "summary.json", contest, standings)
     console.print(report.standings_table(contest, standings))
+    for line in report.legend(contest, standings) + report.describe_divergence(standings):
+        console.print(line, highlight=False, soft_wrap=True)
     for name in ("summary.json", "accuracy.png", "robustness.png", "timelines.png"):
         console.print(f"wrote {output / name}", highlight=False)
     reached = any(
@@ -263,8 +318,8 @@ def _parameter(parameter: inspect.Parameter) -> str:
 
 def _list_protocols(console: Console) -> None:
     table = Table("protocol", "what it does")
-    for name, (_, factory) in _PROTOCOLS.items():
-        table.add_row(name, _first_line(getattr(protocols, factory)))
+    for name, (_, description) in _PROTOCOLS.items():
+        table.add_row(name, description)
     console.print(table)
 
 
@@ -290,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     console = Console()
     try:
+        _require_device()
         match command:
             case Demo():
                 _run(demo_contest(), command.output, console)
@@ -303,7 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"async-optax: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("async-optax: interrupted; nothing was written", file=sys.stderr)
+        print("async-optax: interrupted; the results folder is as it was", file=sys.stderr)
         return 130
     return 0
 

@@ -2,7 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +16,9 @@ from async_optax.engine import Divergence, Problem, simulate
 from async_optax.timelines import Timeline, simulate_timeline
 from async_optax.timelines.protocols import Protocol
 from async_optax.timelines.runtimes import RuntimeModel
-from async_optax.validation import require_count, require_number
+from async_optax.validation import require_count, require_number, require_seed
 
+_MAX_ARRIVALS = 5e6
 NEAR_BEST = 0.02  # a learning rate counts as near the best within two points of accuracy
 
 
@@ -57,6 +60,7 @@ class Contest:
       seeds: of initialisation, batches, noise and compute times.
       target: accuracy to reach, in (0, 1].
       num_evaluations: evenly spaced in simulated time, after the one at the start.
+      description: what else there is to say about the setting, as plain data for the summary.
     """
 
     problem: Problem
@@ -68,6 +72,7 @@ class Contest:
     seeds: Sequence[int]
     target: float
     num_evaluations: int = 100
+    description: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def check(self) -> None:
         """Checks the setting before anything is computed.
@@ -79,19 +84,45 @@ class Contest:
         require_number("max_time", self.max_time, above=0)
         require_number("target", self.target, above=0, at_most=1)
         require_count("num_evaluations", self.num_evaluations)
-        for name in ("entrants", "learning_rates", "seeds"):
-            if not len(getattr(self, name)):
+        labels = [(entrant.label, entrant.protocol.name) for entrant in self.entrants]
+        for name, values in (
+            ("entrants", labels),
+            ("learning_rates", self.learning_rates),
+            ("seeds", self.seeds),
+        ):
+            if not len(values):
                 raise ValueError(f"{name} must not be empty")
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} must differ from each other, got {list(values)}")
         for learning_rate in self.learning_rates:
             require_number("learning_rate", learning_rate, above=0)
         for seed in self.seeds:
-            require_count("seed", seed, at_least=0)
+            require_seed(seed)
+        self._check_length()
+        for protocol in {entrant.protocol for entrant in self.entrants}:
+            self.timeline(protocol, self.seeds[0])
         for entrant in self.entrants:
-            self.timeline(entrant.protocol, self.seeds[0])
             optimizers.make(
                 entrant.method, learning_rate=self.learning_rates[0], **entrant.arguments
             )
         self.problem.check()
+        metrics: Mapping[str, Any] = {}
+        if self.problem.evaluate is not None:
+            params = jax.eval_shape(self.problem.init, jax.random.key(0))
+            metrics = jax.eval_shape(self.problem.evaluate, params)
+        if "accuracy" not in metrics:
+            raise ValueError(f"problem.evaluate must return 'accuracy', got {sorted(metrics)}")
+
+    def _check_length(self) -> None:
+        """Estimates the arrivals when nobody waits, before simulating that many."""
+        streams = self.runtimes.job_times(self.num_workers, self.seeds[0])
+        means = [np.mean(list(itertools.islice(stream, 16))) for stream in streams]
+        arrivals = float(np.sum(self.max_time / np.array(means)))
+        if arrivals > _MAX_ARRIVALS:
+            raise ValueError(
+                f"max_time={self.max_time:g} means about {arrivals:.2g} arrivals per run; "
+                f"at most {_MAX_ARRIVALS:.0e} are allowed"
+            )
 
     def timeline(self, protocol: Protocol, seed: int) -> Timeline:
         """Returns the timeline that all methods under ``protocol`` share for a seed."""
@@ -133,12 +164,15 @@ class Standing:
       entrant: who.
       runs: ``runs[learning_rate]``, one per seed.
       learning_rate: the best, by mean final accuracy.
-      speedup: over the fastest baseline, or ``None`` if either never reached the target.
+      fastest_learning_rate: the one with the least mean time to the target, or ``None``.
+      speedup: at the best learning rate, over the fastest baseline at its own; or ``None`` if
+        either never reached the target.
     """
 
     entrant: Entrant
     runs: Mapping[float, Sequence[Run]]
     learning_rate: float
+    fastest_learning_rate: float | None
     speedup: float | None
 
     @property
@@ -155,6 +189,13 @@ class Standing:
     def time_to_target(self) -> float | None:
         """Mean over seeds, or ``None`` unless all of them reached the target."""
         return mean_time_to_target(self.best)
+
+    @property
+    def fastest_time_to_target(self) -> float | None:
+        """Mean over seeds at the learning rate where it is least, or ``None``."""
+        if self.fastest_learning_rate is None:
+            return None
+        return mean_time_to_target(self.runs[self.fastest_learning_rate])
 
     def mean_accuracies(self) -> dict[float, float]:
         """Returns the mean final accuracy for each learning rate of the grid."""
@@ -209,6 +250,13 @@ def run_contest(
         for learning_rate in contest.learning_rates
         for seed in contest.seeds
     ]
+    stopped = threading.Event()
+
+    def stop_if_asked(done: int, total: int) -> None:
+        if stopped.is_set():
+            raise concurrent.futures.CancelledError
+
+    progress(0, len(cells))
     evaluate_at = np.linspace(0, contest.max_time, contest.num_evaluations + 1).tolist()
 
     def run(cell: tuple[int, float, int]) -> Run:
@@ -220,6 +268,7 @@ def run_contest(
             key=jax.random.key(seed),
             lanes=1,
             evaluate_at=evaluate_at,
+            progress=stop_if_asked,
         )
         return Run(
             seed=seed,
@@ -237,6 +286,7 @@ def run_contest(
                 runs[futures[future]] = future.result()
                 progress(len(runs), len(cells))
         except BaseException:
+            stopped.set()  # runs under way end at their next chunk
             pool.shutdown(cancel_futures=True)
             raise
     return _standings(contest, runs)
@@ -256,9 +306,20 @@ def _standings(contest: Contest, runs: Mapping[tuple[int, float, int], Run]) -> 
     ]
     baseline = min(baselines, default=None)
     return [
-        Standing(entrant, grid, lr, baseline / time if baseline and time else None)
+        Standing(entrant, grid, lr, _fastest_learning_rate(grid), _ratio(baseline, time))
         for entrant, grid, lr, time in zip(contest.entrants, by_entrant, best, times, strict=True)
     ]
+
+
+def _fastest_learning_rate(runs: Mapping[float, Sequence[Run]]) -> float | None:
+    times = {lr: mean_time_to_target(at_rate) for lr, at_rate in runs.items()}
+    reached = {lr: time for lr, time in times.items() if time is not None}
+    return min(reached, key=lambda lr: reached[lr], default=None)
+
+
+def _ratio(baseline: float | None, time: float | None) -> float | None:
+    # A target that holds at the start is reached at time 0: no speed-up can be told.
+    return baseline / time if baseline is not None and time else None
 
 
 def _best_learning_rate(runs: Mapping[float, Sequence[Run]]) -> float:

@@ -29,7 +29,7 @@ def demo_contest() -> Contest:
     synchronous = [
         Entrant("sgd", protocols.synchronous(), baseline=True),
         Entrant("clipped_sgd", protocols.synchronous(), to_norm, baseline=True),
-        Entrant("async_heavy_tailed", protocols.synchronous(), coordinate, "coordinate", True),
+        Entrant("async_heavy_tailed", protocols.synchronous(), coordinate, "coord", True),
     ]
     delayed = [
         entrant
@@ -44,7 +44,7 @@ def demo_contest() -> Contest:
             Entrant("delay_adaptive_sgd", protocol, {"num_workers": NUM_WORKERS}),
             Entrant("dc_asgd", protocol),
             Entrant("async_heavy_tailed", protocol, by_norm, "norm"),
-            Entrant("async_heavy_tailed", protocol, coordinate, "coordinate"),
+            Entrant("async_heavy_tailed", protocol, coordinate, "coord"),
         )
     ]
     return Contest(
@@ -53,7 +53,12 @@ def demo_contest() -> Contest:
         runtimes=runtimes.two_speed(8.0, law=runtimes.gamma(cv=0.5)),
         num_workers=NUM_WORKERS,
         max_time=300.0,
-        learning_rates=[2.0**exponent for exponent in range(-7, 5)],
+        learning_rates=[2.0**exponent for exponent in range(-9, 5)],
         seeds=(0, 1, 2),
         target=0.8,
+        num_evaluations=300,
+        description={
+            "problem": "digits, hidden (32,), batches of 16",
+            "noise": "alpha_stable(1.2, scale=0.05) noise",
+        },
     )

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
+from async_optax.transforms.precision import working_dtype
 from async_optax.validation import require_number
 
 NoiseModel = Callable[[jax.Array, Any], Any]
@@ -193,7 +194,7 @@ def _fill(
     leaves, treedef = jax.tree.flatten(updates)
     if not leaves:
         return updates
-    dtype = jnp.result_type(jnp.float32, *leaves)
+    dtype = working_dtype(*leaves)
     draws = draw(key, sum(leaf.size for leaf in leaves), dtype)
     filled, start = [], 0
     for leaf in leaves:

@@ -14,6 +14,7 @@ def require_number(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    scalar: bool = True,
 ) -> None:
     """Raises unless ``value`` is a finite number within the bounds given.
 
@@ -23,10 +24,11 @@ def require_number(
       above: exclusive lower bound.
       at_least: inclusive lower bound.
       at_most: inclusive upper bound.
+      scalar: whether arrays of more than no dimensions are refused.
 
     Raises:
       TypeError: if ``value`` is not a real number.
-      ValueError: if it is NaN, infinite or out of bounds.
+      ValueError: if it is NaN, infinite, out of bounds, or an array where a scalar is due.
 
     Example:
       >>> require_number("learning_rate", -1.0, above=0)
@@ -46,6 +48,8 @@ def require_number(
     numeric = isinstance(value, int | float) if kind is None else kind.kind not in "bOUSMmc"
     if isinstance(value, bool) or not numeric:
         raise TypeError(f"{name} must be {allowed}, got {value!r} of type {type(value).__name__}")
+    if scalar and np.shape(value):
+        raise ValueError(f"{name} must be {allowed}, got an array of shape {np.shape(value)}")
     # ml_dtypes such as bfloat16 are widened first: NumPy cannot compare all of them.
     numbers = np.asarray(value).astype(np.float64)
     inside = np.isfinite(numbers)
@@ -57,6 +61,13 @@ def require_number(
         inside &= numbers <= at_most
     if not inside.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
+
+
+def require_seed(seed: Any) -> None:
+    """Raises unless ``seed`` is an integer in [0, 2**31), where generators tell seeds apart."""
+    require_count("seed", seed, at_least=0)
+    if seed >= 2**31:
+        raise ValueError(f"seed must be an integer >= 0 and < 2**31, got {seed}")
 
 
 def require_count(name: str, value: Any, *, at_least: int = 1) -> None:

@@ -6,11 +6,12 @@ copy of them per worker, on the same timeline with the same batches. Limit: sync
 a scan without copies, the same number of gradients one after another. All three run in turns
 within one process; a ratio is the median over the turns, compilation is measured apart.
 
-    python benchmarks/engine.py --output results/benchmarks
+    python benchmarks/engine.py
 """
 
 import argparse
 import json
+import os
 import platform
 import statistics
 import time
@@ -130,8 +131,8 @@ def measure(widths, num_arrivals, turns):
         "bare asynchronous scan": lambda: bare_asynchronous(data, params, workers, keys),
         "bare synchronous scan": lambda: bare_synchronous(data, params, workers, keys),
     }
-    lanes = simulate("auto")[1]
     compilation = {name: timed(run) for name, run in contestants.items()}
+    lanes = simulate("auto")[1]
     seconds = {name: [] for name in contestants}
     for turn in range(turns):
         # Alternating order: no contestant always runs on the caches of the same other one.
@@ -158,7 +159,7 @@ def measure(widths, num_arrivals, turns):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("results/benchmarks"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--turns", type=int, default=9)
     args = parser.parse_args()
     rows = {}
@@ -176,6 +177,7 @@ def main():
     machine = {
         "device": str(jax.devices()[0]),
         "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
         "jax": jax.__version__,
         "python": platform.python_version(),
     }

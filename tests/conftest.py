@@ -12,6 +12,13 @@ hypothesis.settings.load_profile("fixed")
 
 
 @pytest.fixture
+def strict_dtypes():
+    """No silent promotion of dtypes either; optax's own transformations do not all stand this."""
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+@pytest.fixture
 def x64():
     """Runs a test in double precision."""
     with jax.enable_x64(True):

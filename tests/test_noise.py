@@ -9,6 +9,8 @@ import scipy.stats
 import async_optax as ao
 from async_optax import noise
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 SIZE = 40_000
 
 

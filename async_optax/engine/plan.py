@@ -27,6 +27,7 @@ class Plan:
       version: int32, the version after this arrival.
       time: float64, simulated time of the arrival.
       parent: int32, the arrival whose commit made the version that was read; -1 for version 0.
+      num_workers: of the timeline.
       num_slots: the largest number of versions alive at once.
       num_rows: slots of the buffer: one more than ``num_slots`` if some version that nobody
         reads is made while all slots are taken.
@@ -42,6 +43,7 @@ class Plan:
     version: np.ndarray
     time: np.ndarray
     parent: np.ndarray
+    num_workers: int
     num_slots: int
     num_rows: int
 
@@ -97,6 +99,7 @@ def compile_timeline(timeline: Timeline) -> Plan:
         version=np.cumsum(commit).astype(np.int32),
         time=timeline.time[job],
         parent=made_at[read_version].astype(np.int32),
+        num_workers=timeline.num_workers,
         num_slots=num_slots,
         num_rows=num_rows,
     )

@@ -85,13 +85,18 @@ class Problem:
                 raise ValueError(
                     f"problem.evaluate must return a dictionary of scalars, got {metrics}"
                 )
+            taken = {"version", "time"} & set(metrics)
+            if taken:
+                raise ValueError(
+                    f"problem.evaluate must not use the names of the axes, got {sorted(taken)}"
+                )
 
 
 def _shape_of(field: str, function: Callable, *args: Any) -> Any:
     """Abstractly evaluates a user's function; its error becomes one line naming the field."""
     try:
         return jax.eval_shape(function, *args)
-    except (TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+    except Exception as error:  # a user's function may raise anything
         shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", arg) for arg in args]
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         message = f"problem.{field} fails on arguments {shapes}: {reason}"

@@ -12,11 +12,14 @@ def reporting(progress: bool | Progress) -> Iterator[Progress]:
     """Yields a callback for ``progress``: itself, one that draws a bar, or one that is silent.
 
     Raises:
+      TypeError: if ``progress`` is neither.
       ImportError: if a bar is asked for and rich is not installed.
     """
     if callable(progress):
         yield progress
         return
+    if not isinstance(progress, bool):
+        raise TypeError(f"progress must be a boolean or a function, got {progress!r}")
     if not progress:
         yield lambda done, total: None
         return

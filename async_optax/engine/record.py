@@ -1,11 +1,14 @@
 """Recorders: which scalars of each arrival a run keeps."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+
+from async_optax.transforms.precision import global_norm
 
 
 class ArrivalInfo(NamedTuple):
@@ -38,19 +41,21 @@ def loss(info: ArrivalInfo) -> jax.Array:
 
 def gradient_norm(info: ArrivalInfo) -> jax.Array:
     """The global norm of what arrived."""
-    return optax.tree.norm(info.gradient)
+    return global_norm(info.gradient)
 
 
 def update_norm(info: ArrivalInfo) -> jax.Array:
     """The global norm of what was added to the parameters."""
-    return optax.tree.norm(info.update)
+    return global_norm(info.update)
 
 
 def gap(info: ArrivalInfo) -> jax.Array:
     """The root-mean-square distance between current and stale parameters."""
     drift = jax.tree.map(jnp.subtract, info.params, info.stale_params)
-    return optax.tree.norm(drift) / jnp.sqrt(optax.tree.size(drift))
+    return global_norm(drift) / np.sqrt(optax.tree.size(drift))
 
+
+_TAKEN = ("job", "worker", "staleness", "version", "time", "loss")
 
 RECORDERS: Mapping[str, Recorder] = {
     "loss": loss,
@@ -71,13 +76,20 @@ def resolve(record: Sequence[str] | Mapping[str, Recorder]) -> dict[str, Recorde
       A dictionary of recorders; ``loss`` comes first.
 
     Raises:
-      ValueError: if a name is unknown.
+      TypeError: if ``record`` is neither.
+      ValueError: if a name is unknown or taken.
 
     Example:
       >>> list(resolve(["gap"]))
       ['loss', 'gap']
     """
-    if not isinstance(record, Mapping):
+    if isinstance(record, str) or not isinstance(record, Sequence | Mapping):
+        raise TypeError(f"record must be a list of names or a dictionary, got {record!r}")
+    if isinstance(record, Mapping):
+        taken = [name for name in record if name in _TAKEN]
+        if taken:
+            raise ValueError(f"record must not use the names {', '.join(taken)}: they are kept")
+    else:
         unknown = [name for name in record if name not in RECORDERS]
         if unknown:
             raise ValueError(
@@ -85,3 +97,23 @@ def resolve(record: Sequence[str] | Mapping[str, Recorder]) -> dict[str, Recorde
             )
         record = {name: RECORDERS[name] for name in record}
     return {"loss": loss, **record}
+
+
+def check_recorders(recorders: Mapping[str, Recorder], params: optax.Params) -> None:
+    """Checks without computing that each recorder returns a scalar.
+
+    Args:
+      recorders: from :func:`resolve`.
+      params: shapes and dtypes of the parameters.
+
+    Raises:
+      ValueError: naming the first that does not.
+    """
+    scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
+    staleness: Any = jax.ShapeDtypeStruct((), jnp.int32)
+    for name, record in recorders.items():
+        value = jax.eval_shape(
+            record, ArrivalInfo(scalar, params, params, params, params, staleness)
+        )
+        if getattr(value, "shape", None) != ():
+            raise ValueError(f"record[{name!r}] must return a scalar, got {value}")

@@ -3,8 +3,6 @@
 import dataclasses
 from collections.abc import Mapping
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -66,13 +64,20 @@ class Result:
     lanes: LaneChoice
     num_slots: int
 
+    def __repr__(self) -> str:
+        ending = str(self.diverged) if self.diverged else "finite"
+        return (
+            f"Result({len(self.arrivals['time'])} arrivals, "
+            f"{len(self.evaluations['time'])} evaluations, {ending})"
+        )
+
     def time_to(self, metric: str, target: float, *, below: bool = False) -> float | None:
         """Returns the simulated time of the first evaluation that reaches a target.
 
         Args:
           metric: a column of ``evaluations``.
           target: the value to reach.
-          below: whether reaching means falling to it, as for a loss.
+          below: whether reaching means falling to it; set it for a loss.
 
         Returns:
           The time, or ``None`` if it is never reached.
@@ -82,7 +87,8 @@ class Result:
         """
         if metric not in self.evaluations:
             known = [name for name in self.evaluations if name not in ("version", "time")]
-            raise ValueError(f"metric must be one of {', '.join(known)}; got {metric!r}")
+            allowed = f"one of {', '.join(known)}" if known else "absent: nothing is evaluated"
+            raise ValueError(f"metric must be {allowed}; got {metric!r}")
         values = self.evaluations[metric]
         reached = values <= target if below else values >= target
         return float(self.evaluations["time"][np.argmax(reached)]) if reached.any() else None
@@ -91,14 +97,14 @@ class Result:
 def find_divergence(
     arrivals: Mapping[str, np.ndarray],
     evaluations: Mapping[str, np.ndarray],
-    params: optax.Params,
+    params_are_finite: bool,
 ) -> Divergence | None:
     """Returns the first loss or metric that is not finite, the earliest in time.
 
     Parameters that stopped being finite after the last loss was taken count at the last arrival.
     """
     found = []
-    if not all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(params)):
+    if not params_are_finite:
         last = int(arrivals["version"][-1]), float(arrivals["time"][-1])
         found.append(Divergence(*last, "parameters"))
     for table, names in (

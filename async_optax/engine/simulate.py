@@ -11,18 +11,19 @@ import optax
 
 from async_optax.engine.chunks import Chunker, Evaluations, schedule_evaluations
 from async_optax.engine.lanes import choose_lanes
-from async_optax.engine.plan import Plan, compile_timeline, cut_waves
+from async_optax.engine.plan import Plan, compile_timeline
 from async_optax.engine.problem import Problem
 from async_optax.engine.program import MAX_ARRIVALS, Server, Structures, run_chunk
 from async_optax.engine.progress import Progress, reporting
-from async_optax.engine.record import Recorder, resolve
+from async_optax.engine.record import Recorder, check_recorders, resolve
 from async_optax.engine.result import Result, find_divergence
 from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.timelines import Timeline
-from async_optax.transforms import AccumulateUntilCommitState, split_numbers
+from async_optax.transforms import TrackStalenessState, gathers_arrivals, split_numbers
 
 _FIRST_CHUNK = 64  # arrivals; doubled while calls are short, so that progress shows early
 _CHUNK_SECONDS = 0.5
+_SPARE_BYTES = 1 << 26  # memory that slots may waste so that other seeds compile nothing
 
 
 def simulate(
@@ -41,11 +42,11 @@ def simulate(
     """Trains on a timeline: exactly what its server and workers would have computed.
 
     Row i of the timeline is a job that read the parameters s of its ``read_version``. Its
-    gradient is taken at s, with randomness from ``fold_in(key, i)``; the optimizer sees it at
-    the row's place in the order, with the row's ``staleness``, ``stale_params = s``,
-    ``worker``, and, unless every arrival commits in full, ``commit`` and ``weight``. Results
-    do not depend on lanes or chunks beyond rounding, and runs on one timeline with one key
-    see the same batches and noise whatever the method.
+    gradient is taken at s, with randomness from ``fold_in(job_key, i)``, where ``init_key,
+    job_key = split(key)``; the optimizer sees it at the row's place in the order, with the
+    row's ``staleness``, ``stale_params = s``, ``worker``, and, unless every arrival commits in
+    full, ``commit`` and ``weight``. Results do not depend on lanes or chunks beyond rounding,
+    and runs on one timeline with one key see the same batches and noise whatever the method.
 
     The program is compiled once for all problems, optimizers and timelines of equal
     structure and shapes: numbers of sweepable factories, seeds and the length of the timeline
@@ -91,9 +92,15 @@ def simulate(
       True
     """
     optimizer = _checked(problem, optimizer, timeline, key)
+    if worker is not None and not callable(worker):
+        raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
+    if problem.evaluate is None and (evaluate_every or evaluate_at) is not None:
+        raise ValueError("problem.evaluate is None: there is nothing to evaluate")
+    recorders = resolve(record)
+    check_recorders(recorders, jax.eval_shape(problem.init, key))
     plan = compile_timeline(timeline)
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
-    run = _Run(problem, optimizer, plan, evaluations, key, worker or gradient(), resolve(record))
+    run = _Run(problem, optimizer, plan, evaluations, key, worker or gradient(), recorders)
     choice = choose_lanes(
         lanes, plan.num_arrivals, run.mean_wave, run.seconds_per_arrival, MAX_ARRIVALS
     )
@@ -115,10 +122,11 @@ def simulate(
             if time.perf_counter() - started < _CHUNK_SECONDS:
                 budget = min(2 * budget, MAX_ARRIVALS)
             report(span.last_arrival, plan.num_arrivals)
-            if not (np.isfinite(records[-1][:, 0]).all() and np.isfinite(metrics[-1]).all()):
+            losses_are_finite = np.isfinite(records[-1][:, 0]).all()
+            if not (losses_are_finite and np.isfinite(metrics[-1]).all() and _is_finite(server)):
                 break
     arrivals, evaluated = run.tables(np.concatenate(records), np.concatenate(metrics))
-    diverged = find_divergence(arrivals, evaluated, server.params)
+    diverged = find_divergence(arrivals, evaluated, bool(_is_finite(server)))
     if diverged:
         arrivals, evaluated = _before(arrivals, diverged.time), _before(evaluated, diverged.time)
     return Result(
@@ -130,6 +138,17 @@ def simulate(
         lanes=choice,
         num_slots=plan.num_slots,
     )
+
+
+def _owned(x: Any) -> jax.Array:
+    """A copy that the compiled program may take over, strongly typed as what it returns."""
+    x = jnp.asarray(x)
+    return jnp.array(x, dtype=x.dtype, copy=True)
+
+
+@jax.jit
+def _is_finite(server: Server) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(server.params)]))
 
 
 def _before(table: Mapping[str, np.ndarray], time: float) -> dict[str, np.ndarray]:
@@ -154,20 +173,16 @@ def _checked(
         raise TypeError(f"key must be one typed key, jax.random.key(seed); got {key!r}")
     problem.check()
     optimizer = optax.with_extra_args_support(optimizer)
+    state = jax.eval_shape(lambda: optimizer.init(problem.init(jax.random.key(0))))
+    if isinstance(state, TrackStalenessState):
+        raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
     accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
-    if not accepted_in_full:
-        state = jax.eval_shape(lambda: optimizer.init(problem.init(jax.random.key(0))))
-        nodes = jax.tree.leaves(state, is_leaf=_is_accumulation)
-        if not any(_is_accumulation(node) for node in nodes):
-            raise ValueError(
-                "this timeline gathers several arrivals per commit, which the optimizer "
-                "ignores: wrap its server part in ao.transforms.accumulate_until_commit"
-            )
+    if not accepted_in_full and not gathers_arrivals(state):
+        raise ValueError(
+            "this timeline gathers several arrivals per commit, which the optimizer "
+            "ignores: wrap its server part in ao.transforms.accumulate_until_commit"
+        )
     return optimizer
-
-
-def _is_accumulation(node: Any) -> bool:
-    return isinstance(node, AccumulateUntilCommitState)
 
 
 class _Run:
@@ -211,17 +226,21 @@ class _Run:
         """The state before the first arrival: version 0 in every slot."""
         problem = self._problem.join(self._problem_numbers)
         optimizer = self._optimizer.join(self._optimizer_numbers)
-        # Copied: the compiled program takes over its buffers, which may be the user's.
-        params = jax.tree.map(lambda x: jnp.array(x, copy=True), problem.init(self._init_key))
-        rows = self._plan.num_rows
+        params = jax.tree.map(_owned, problem.init(self._init_key))
+        rows = self._num_rows(sum(x.nbytes for x in jax.tree.leaves(params)))
         slots = jax.tree.map(lambda x: jnp.repeat(x[None], rows, axis=0), params)
-        opt_state = jax.tree.map(lambda x: jnp.array(x, copy=True), optimizer.init(params))
-        return Server(params, opt_state, slots)
+        return Server(params, jax.tree.map(_owned, optimizer.init(params)), slots)
+
+    def _num_rows(self, num_bytes: int) -> int:
+        """Rows of the slot buffer: a shape, so seeds should agree on it where that is cheap."""
+        plan = self._plan
+        spare = plan.num_workers - plan.num_rows
+        shared = plan.num_slots > 1 and spare * num_bytes <= _SPARE_BYTES
+        return max(plan.num_rows, plan.num_workers) if shared else plan.num_rows
 
     def mean_wave(self, lanes: int) -> float:
         """Mean number of arrivals per wave."""
-        boundaries = np.array([self._plan.num_arrivals])
-        return self._plan.num_arrivals / (len(cut_waves(self._plan, lanes, boundaries)) - 1)
+        return self._plan.num_arrivals / Chunker(self._plan, lanes, self._evaluations).num_waves
 
     def seconds_per_arrival(self, lanes: int, num_arrivals: int) -> float:
         """Times a call on arrivals from the middle of the plan, where waves are typical."""

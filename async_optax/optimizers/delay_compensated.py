@@ -12,14 +12,16 @@ from async_optax.validation import require_learning_rate
 def dc_asgd(
     learning_rate: optax.ScalarOrSchedule, strength: ArrayLike = 0.04
 ) -> optax.GradientTransformationExtraArgs:
-    """DC-ASGD with constant strength: ``x <- x - learning_rate * (g + lambda g*g*(x - s))``.
+    """DC-ASGD with constant strength: every arrival gets a Taylor correction for its delay.
+
+    ``x <- x - learning_rate * (g + strength * g*g*(x - s))``.
 
     s are the parameters that the gradient g was computed on, x the server's; products are
     element-wise.
 
     Args:
       learning_rate: a number > 0, or a schedule of the commits.
-      strength: lambda >= 0. The default is what MXNet ships and, as far as we recall, the
+      strength: >= 0. The default is what MXNet ships and, as far as we recall, the
         paper's choice for CIFAR-10.
 
     Returns:

@@ -100,7 +100,7 @@ def async_heavy_tailed(
         clip = clip_by_global_norm(threshold)
     else:
         clip = optax.identity()
-    per_arrival = [compensate_delay(compensation / threshold**2)]
+    per_arrival = [compensate_delay(compensation / threshold / threshold)]
     if clip_at != "commit":
         per_arrival.insert(0 if order == "clip_first" else 1, clip)
     server = optax.sgd(learning_rate)

@@ -47,6 +47,7 @@ def get(name: str) -> Factory:
     """Returns the factory registered under ``name``.
 
     Raises:
+      TypeError: if ``name`` is not a string.
       ValueError: if there is none; the message lists the nearest names.
 
     Example:
@@ -55,6 +56,8 @@ def get(name: str) -> Factory:
       ...
       ValueError: unknown method 'cliped_sgd'; nearest: clipped_sgd
     """
+    if not isinstance(name, str):
+        raise TypeError(f"a method is named by a string, got {name!r}")
     if name not in _METHODS:
         near = difflib.get_close_matches(name, _METHODS) or names()
         raise ValueError(f"unknown method {name!r}; nearest: {', '.join(near)}")

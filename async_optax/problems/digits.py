@@ -1,6 +1,5 @@
 """Handwritten digits: scikit-learn's embedded data set and a small multilayer perceptron."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -55,11 +54,9 @@ def digits(hidden: Sequence[int] = (64, 64), batch_size: int = 16) -> Problem:
     images = jnp.asarray(images[order] / 16, jnp.float32)
     labels = jnp.asarray(labels[order], jnp.int32)
     return Problem(
-        init=functools.partial(_init, (64, *hidden, 10)),
+        init=Partial(_init, (64, *hidden, 10)),
         loss=_loss,
-        batch=Partial(
-            functools.partial(_sample, batch_size), images[_TEST_SIZE:], labels[_TEST_SIZE:]
-        ),
+        batch=Partial(_sample, batch_size, images[_TEST_SIZE:], labels[_TEST_SIZE:]),
         evaluate=Partial(_evaluate, images[:_TEST_SIZE], labels[:_TEST_SIZE]),
     )
 

@@ -1,12 +1,23 @@
 """Reports: tables, pictures and files. Needs the extra ``experiments``."""
 
-from async_optax.report.files import require_writable, write_atomically
+from async_optax.report.files import all_or_nothing, require_writable
 from async_optax.report.plots import plot_accuracy, plot_robustness, save_figure
-from async_optax.report.summary import rows, standings_table, write_summary
+from async_optax.report.summary import (
+    describe_divergence,
+    format_rate,
+    legend,
+    rows,
+    standings_table,
+    write_summary,
+)
 from async_optax.report.timelines import draw_timeline, plot_timelines
 
 __all__ = [
+    "all_or_nothing",
+    "describe_divergence",
     "draw_timeline",
+    "format_rate",
+    "legend",
     "plot_accuracy",
     "plot_robustness",
     "plot_timelines",
@@ -14,6 +25,5 @@ __all__ = [
     "rows",
     "save_figure",
     "standings_table",
-    "write_atomically",
     "write_summary",
 ]

@@ -1,8 +1,10 @@
-"""Files that are either whole or absent."""
+"""Sets of files that are either whole or absent."""
 
+import contextlib
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -23,31 +25,36 @@ def require_writable(folder: Path) -> None:
         ) from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file under a temporary name and renames it when it is whole and on disk.
+@contextlib.contextmanager
+def all_or_nothing(folder: Path) -> Iterator[Path]:
+    """Yields a staging folder whose files appear in ``folder`` when all of them are on disk.
+
+    If the block raises, or is killed, no file of ``folder`` has changed. Files of the same names
+    are replaced one after another, each in one piece.
 
     Args:
-      path: where the file goes; an older one is replaced.
-      write: writes the content to the path it is given, which has the same suffix.
+      folder: where the files go; it exists.
 
-    Raises:
-      OSError: if writing fails; then nothing is left behind.
+    Yields:
+      A new folder beside them.
 
     Example:
-      >>> import tempfile
-      >>> path = Path(tempfile.mkdtemp()) / "numbers.txt"
-      >>> write_atomically(path, lambda p: p.write_text("1 2 3"))
-      >>> [p.name for p in path.parent.iterdir()]
+      >>> import pathlib, tempfile
+      >>> folder = pathlib.Path(tempfile.mkdtemp())
+      >>> with all_or_nothing(folder) as staging:
+      ...     _ = (staging / "numbers.txt").write_text("1 2 3")
+      ...     print(sorted(p.name for p in folder.glob("*.txt")))
+      []
+      >>> sorted(p.name for p in folder.iterdir())
       ['numbers.txt']
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    staging = Path(tempfile.mkdtemp(dir=folder, prefix=".unfinished-"))
     try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
+        yield staging
+        for path in staging.iterdir():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+        for path in sorted(staging.iterdir()):
+            path.replace(folder / path.name)
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(staging)

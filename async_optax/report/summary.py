@@ -1,5 +1,6 @@
 """The standings of a contest as plain data and as a table."""
 
+import importlib.metadata
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,39 +8,63 @@ from typing import Any
 
 import numpy as np
 import rich.box
+from jax.tree_util import Partial
 from rich.table import Table
 
 from async_optax.contest import Contest, Run, Standing
-from async_optax.report.files import write_atomically
 
 
 def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
     """Returns one row per entrant, at its best learning rate.
 
-    Keys: ``method``, ``protocol``, ``learning_rate``, ``final_accuracy`` and
+    Keys: ``method``, ``protocol``, ``arguments``, ``learning_rate``, ``final_accuracy`` and
     ``final_accuracy_spread`` (mean and sample standard deviation over seeds),
     ``time_to_target`` (mean over seeds, ``None`` unless all reached it), ``speedup`` (over
-    the fastest synchronous row), ``num_learning_rates_near_best``, ``at_grid_edge`` (a finer
-    or wider grid might do better), ``num_diverged`` (runs of the whole grid) and ``diverged``
-    (at the best learning rate: seeds, versions and times).
+    the fastest synchronous row), ``fastest_learning_rate`` and ``fastest_time_to_target``
+    (the least over the grid), ``num_learning_rates_near_best``, ``at_grid_edge`` (a wider grid
+    might do better), ``num_diverged`` (runs of the whole grid) and ``diverged`` (at the best
+    learning rate: seeds, versions and times).
     """
     return [
         {
             "method": standing.entrant.label,
             "protocol": standing.entrant.protocol.name,
+            "arguments": {k: _plain(v) for k, v in standing.entrant.arguments.items()},
             "learning_rate": standing.learning_rate,
             "final_accuracy": float(np.mean(standing.final_accuracies)),
             "final_accuracy_spread": _spread(standing.final_accuracies),
             "time_to_target": standing.time_to_target,
             "speedup": standing.speedup,
             "num_learning_rates_near_best": standing.num_near_best(),
-            "at_grid_edge": standing.learning_rate in (min(standing.runs), max(standing.runs)),
+            "fastest_learning_rate": standing.fastest_learning_rate,
+            "fastest_time_to_target": standing.fastest_time_to_target,
+            "at_grid_edge": len(standing.runs) > 2
+            and standing.learning_rate in (min(standing.runs), max(standing.runs)),
             "num_diverged": sum(
                 run.diverged is not None for runs in standing.runs.values() for run in runs
             ),
             "diverged": _divergences(standing.best),
         }
         for standing in standings
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A weight as ``polynomial(power=0.5)``, anything else as it is."""
+    if isinstance(value, Partial):
+        numbers = ", ".join(f"{name}={number:g}" for name, number in value.keywords.items())
+        return f"{value.func.__name__.removeprefix('_')}({numbers})"
+    return value
+
+
+def describe_divergence(standings: Sequence[Standing]) -> list[str]:
+    """Returns a line for every run that diverged at its entrant's best learning rate."""
+    return [
+        f"{standing.entrant.label} under {standing.entrant.protocol.name}, "
+        f"learning rate {standing.learning_rate:.3g}, seed {run.seed}: {run.diverged}"
+        for standing in standings
+        for run in standing.best
+        if run.diverged
     ]
 
 
@@ -56,7 +81,7 @@ def _divergences(runs: Sequence[Run]) -> list[dict[str, Any]]:
 
 
 def write_summary(path: Path, contest: Contest, standings: Sequence[Standing]) -> None:
-    """Writes the setting, the rows and the whole grid as JSON, in one piece.
+    """Writes the setting, the rows and the whole grid as JSON.
 
     Args:
       path: the file.
@@ -83,28 +108,29 @@ def write_summary(path: Path, contest: Contest, standings: Sequence[Standing]) -
             "target": contest.target,
             "learning_rates": list(contest.learning_rates),
             "seeds": list(contest.seeds),
+            "num_evaluations": contest.num_evaluations,
+            **contest.description,
         },
+        "versions": {"async_optax": importlib.metadata.version("async_optax")}
+        | {name: importlib.metadata.version(name) for name in ("jax", "optax", "numpy")},
         "rows": rows(standings),
         "grid": grid,
     }
-    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, lambda p: p.write_text(text))
+    path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def standings_table(contest: Contest, standings: Sequence[Standing]) -> Table:
-    """Returns the rows as a table for the terminal, 80 columns wide."""
+    """Returns the rows as a table for the terminal, 80 columns wide; :func:`legend` explains it."""
+    described = [str(value) for value in contest.description.values()]
+    setting = [f"{contest.num_workers} workers", f"time {contest.max_time:g}"]
+    setting += [f"{len(contest.seeds)} seed" + "s" * (len(contest.seeds) > 1)]
     table = Table(
-        title=f"{contest.num_workers} workers, {contest.runtimes.name}\n"
-        f"time {contest.max_time:g}, {len(contest.seeds)} seeds",
-        caption=f"rate: best of {len(contest.learning_rates)} by accuracy, * at the grid's edge; "
-        f"time: simulated, to accuracy {contest.target:g}; gain: speed-up over the fastest "
-        "synchronous row; near: learning rates within 2 points of the best; lost: diverged "
-        "runs of the grid; † some seeds diverged, ✗ all did, the first at version v, time t",
+        title="\n".join([contest.runtimes.name, ", ".join(setting), *described]),
         box=rich.box.SIMPLE_HEAD,
         padding=0,
     )
     table.add_column("method", no_wrap=True)
-    for heading in ("rate", "accuracy", "time", "gain", "near", "lost"):
+    for heading in ("rate", "accuracy", "time", "gain", "fastest", "near"):
         table.add_column(heading, justify="right", no_wrap=True)
     previous = None
     for row in rows(standings):
@@ -115,14 +141,49 @@ def standings_table(contest: Contest, standings: Sequence[Standing]) -> Table:
             previous = row["protocol"]
         table.add_row(
             row["method"],
-            f"{row['learning_rate']:.2g}{'*' if row['at_grid_edge'] else ' '}",
+            f"{format_rate(row['learning_rate'])}{'*' if row['at_grid_edge'] else ' '}",
             _accuracy_cell(row, len(contest.seeds)),
             "never" if row["time_to_target"] is None else f"{row['time_to_target']:.0f}",
             "-" if row["speedup"] is None else f"{row['speedup']:.1f}x",
+            _fastest_cell(row),
             str(row["num_learning_rates_near_best"]),
-            str(row["num_diverged"]),
         )
     return table
+
+
+def legend(contest: Contest, standings: Sequence[Standing]) -> list[str]:
+    """Returns what the columns and marks of :func:`standings_table` mean, a line each."""
+    shown = rows(standings)
+    step = contest.max_time / contest.num_evaluations
+    lines = [
+        f"rate     the best of {len(contest.learning_rates)} learning rates, by mean accuracy",
+        "accuracy final test accuracy, mean ± standard deviation over seeds",
+        f"time     simulated, to the first evaluation (every {step:g}) at {contest.target:g} or "
+        "above;",
+        "         mean over seeds, never unless all reach it",
+        "gain     speed-up over the fastest synchronous row; - if either is never",
+        "fastest  the least such time over learning rates @ the rate it takes",
+        "near     learning rates whose accuracy is within 2 points of the best",
+    ]
+    if any(row["at_grid_edge"] for row in shown):
+        lines.append("*        at the edge of the grid: a wider one might do better")
+    partly = [0 < len(row["diverged"]) < len(contest.seeds) for row in shown]
+    if any(partly):
+        lines.append("†        some seeds diverged and count as accuracy 0; see below")
+    if any(len(row["diverged"]) == len(contest.seeds) for row in shown):
+        lines.append("✗        all seeds diverged, the first at this version and time")
+    return lines
+
+
+def format_rate(learning_rate: float) -> str:
+    """Returns a learning rate in at most two digits: ``0.0078``, ``0.25``, ``5000``."""
+    return f"{learning_rate:.2g}" if learning_rate < 100 else f"{learning_rate:.0f}"
+
+
+def _fastest_cell(row: dict[str, Any]) -> str:
+    if row["fastest_time_to_target"] is None:
+        return "never"
+    return f"{row['fastest_time_to_target']:.0f} @{format_rate(row['fastest_learning_rate'])}"
 
 
 def _accuracy_cell(row: dict[str, Any], num_seeds: int) -> str:
@@ -130,5 +191,5 @@ def _accuracy_cell(row: dict[str, Any], num_seeds: int) -> str:
     if len(diverged) == num_seeds:
         first = min(diverged, key=lambda where: where["time"])
         return f"✗ v{first['version']}, t={first['time']:.3g}"
-    mark = "†" if diverged else " "
-    return f"{row['final_accuracy']:.3f} ±{row['final_accuracy_spread']:.3f}{mark}"
+    spread = f" ±{row['final_accuracy_spread']:.3f}" if num_seeds > 1 else ""
+    return f"{row['final_accuracy']:.3f}{spread}{'†' if diverged else ' '}"

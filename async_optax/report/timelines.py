@@ -26,7 +26,8 @@ def plot_timelines(path: Path, timelines: Mapping[str, Timeline], until: float) 
     panels = figure.subplots(len(timelines), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (title, timeline) in zip(panels, timelines.items(), strict=True):
         draw_timeline(axes, timeline, until)
-        axes.set_title(title, loc="left", fontsize=10)
+        note = ": the end of every job is a commit" if timeline.commit.all() else ""
+        axes.set_title(title + note, loc="left", fontsize=10)
     panels[-1].set_xlabel("simulated time")
     legend = [
         Patch(color=_COMPUTE, label="computes"),
@@ -38,7 +39,10 @@ def plot_timelines(path: Path, timelines: Mapping[str, Timeline], until: float) 
 
 
 def draw_timeline(axes: Any, timeline: Timeline, until: float) -> None:
-    """Draws one timeline: a bar per job, grey where a worker waits, a line per commit."""
+    """Draws one timeline: a bar per job, grey where a worker waits, a line per commit.
+
+    Where every arrival commits there are no lines: they would hide the jobs.
+    """
     starts = np.concatenate([timeline.start_time, timeline.lost.start_time])
     ends = np.concatenate([timeline.time, timeline.lost.stop_time])
     workers = np.concatenate([timeline.worker, timeline.lost.worker])
@@ -49,8 +53,7 @@ def draw_timeline(axes: Any, timeline: Timeline, until: float) -> None:
     axes.barh(
         workers, ends - starts, left=starts, height=0.8, color=_COMPUTE, edgecolor="white", lw=0.6
     )
-    commits = timeline.commit_times[timeline.commit_times <= until]
-    # Many commits must not hide the workers: the lines thin out with their number.
-    width = float(np.clip(30 / max(len(commits), 1), 0.25, 1.5))
-    axes.vlines(commits, -0.5, timeline.num_workers - 0.5, color=_COMMIT, linewidth=width)
+    if not timeline.commit.all():
+        commits = timeline.commit_times[timeline.commit_times <= until]
+        axes.vlines(commits, -0.5, timeline.num_workers - 0.5, color=_COMMIT, linewidth=1.5)
     axes.set(ylabel="worker", xlim=(0, until), ylim=(timeline.num_workers - 0.5, -0.5))

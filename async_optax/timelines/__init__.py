@@ -1,4 +1,4 @@
-"""Timelines: who computes on which version, and when it arrives. NumPy only."""
+"""Timelines: who computes on which version, and when it arrives. Computed in NumPy."""
 
 from async_optax.timelines import protocols, runtimes
 from async_optax.timelines.simulation import simulate_timeline

@@ -145,6 +145,7 @@ def buffered(size: int, wait: bool = False) -> Buffered:
       A protocol.
 
     Raises:
+      TypeError: if ``size`` is not an integer or ``wait`` not a boolean.
       ValueError: if ``size < 1``.
 
     Example:
@@ -160,7 +161,9 @@ def buffered(size: int, wait: bool = False) -> Buffered:
       is Nguyen et al., `FedBuff <https://arxiv.org/abs/2106.06639>`_, 2022.
     """
     require_count("size", size)
-    return Buffered(size, bool(wait))
+    if not isinstance(wait, bool):
+        raise TypeError(f"wait must be True or False, got {wait!r}")
+    return Buffered(size, wait)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import scipy.special
 
-from async_optax.validation import require_count, require_number
+from async_optax.validation import require_count, require_number, require_seed
 
 _BLOCK = 256  # draws per call of a quantile: amortises NumPy's overhead
 
@@ -50,7 +50,7 @@ class RuntimeModel:
           (1.0, 4.0)
         """
         require_count("num_workers", num_workers)
-        require_count("seed", seed, at_least=0)
+        require_seed(seed)
         machine_draws = _stream(seed, 0).random(num_workers)
         scales = np.broadcast_to(self.machine_scales(machine_draws), num_workers)
         return [
@@ -97,7 +97,7 @@ def deterministic(times: float | Sequence[float] = 1.0) -> RuntimeModel:
       >>> next(deterministic(2.0).job_times(num_workers=1, seed=0)[0])
       2.0
     """
-    require_number("times", np.asarray(times), above=0)
+    require_number("times", np.asarray(times), above=0, scalar=False)
     per_worker = np.asarray(times, np.float64)
     if per_worker.ndim > 1:
         raise ValueError(f"times must be a number or one per worker, got shape {per_worker.shape}")
@@ -147,12 +147,15 @@ def two_speed(
     require_number("slow_factor", slow_factor, at_least=1)
     require_number("slow_fraction", slow_fraction, at_least=0, at_most=1)
     require_number("fast_time", fast_time, above=0)
+    if law is not None and not isinstance(law, RuntimeModel):
+        raise TypeError(f"law must be a runtime model such as exponential(), got {law!r}")
 
     def machine_scales(draws: np.ndarray) -> np.ndarray:
         slow = np.arange(len(draws)) >= len(draws) - round(slow_fraction * len(draws))
         return np.where(slow, slow_factor * fast_time, fast_time)
 
-    name = f"two_speed({slow_factor:g}" + (f", law={law.name})" if law else ")")
+    name = f"two_speed({slow_factor:g}, slow_fraction={slow_fraction:g}, fast_time={fast_time:g}"
+    name += f", law={law.name})" if law else ")"
     return RuntimeModel(name, machine_scales, law.quantile if law else _ones)
 
 
@@ -164,8 +167,8 @@ def gamma(mean: float = 1.0, cv: float = 0.1, machine_cv: float = 0.0) -> Runtim
 
     Args:
       mean: mean time of a job over machines, > 0.
-      cv: coefficient of variation of the jobs of one machine, > 0.
-      machine_cv: coefficient of variation between machines, >= 0; 0 makes them equal.
+      cv: coefficient of variation of the jobs of one machine, >= 0.001.
+      machine_cv: coefficient of variation between machines, 0 (all equal) or >= 0.001.
 
     Returns:
       A runtime model.
@@ -183,11 +186,13 @@ def gamma(mean: float = 1.0, cv: float = 0.1, machine_cv: float = 0.0) -> Runtim
       <https://arxiv.org/abs/1907.11612>`_, 2019, use cv 0.1 and (as we recall) machine_cv 0.6.
     """
     require_number("mean", mean, above=0)
-    require_number("cv", cv, above=0)
-    require_number("machine_cv", machine_cv, at_least=0)
+    require_number("cv", cv, at_least=0.001)
+    if machine_cv != 0:
+        require_number("machine_cv", machine_cv, at_least=0.001)
     between = _gamma_quantile(1 / machine_cv**2) if machine_cv else _ones
+    spread = f", machine_cv={machine_cv:g}" if machine_cv else ""
     return RuntimeModel(
-        f"gamma(mean={mean:g}, cv={cv:g}, machine_cv={machine_cv:g})",
+        f"gamma(mean={mean:g}, cv={cv:g}{spread})",
         lambda draws: mean * between(draws),
         _gamma_quantile(1 / cv**2),
     )

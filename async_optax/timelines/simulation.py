@@ -38,7 +38,7 @@ def simulate_timeline(
       A :class:`Timeline`.
 
     Raises:
-      TypeError: if a count is not an integer.
+      TypeError: if an argument is of the wrong kind.
       ValueError: if a number is out of range, if not exactly one of ``num_commits`` and
         ``max_time`` is given, if the protocol waits for more workers than there are, or if
         nothing arrives before ``max_time``.
@@ -53,6 +53,12 @@ def simulate_timeline(
       >>> timeline.time
       array([1., 1., 2., 2., 3., 3., 4., 4., 4., 4.])
     """
+    if not callable(getattr(protocol, "policy", None)) or isinstance(protocol, type):
+        raise TypeError(
+            f"protocol must be a protocol such as protocols.asynchronous(), got {protocol!r}"
+        )
+    if not isinstance(runtimes, RuntimeModel):
+        raise TypeError(f"runtimes must be a model such as runtimes.gamma(), got {runtimes!r}")
     require_count("num_workers", num_workers)
     if (num_commits is None) == (max_time is None):
         raise ValueError(
@@ -75,6 +81,8 @@ def simulate_timeline(
     version, time = 0, 0.0
 
     def start(worker: int) -> None:
+        if worker in running:
+            raise ValueError(f"{protocol.name} starts worker {worker}, which is still computing")
         job = next(order)
         running[worker] = job
         heapq.heappush(in_flight, (time + next(job_times[worker]), job, worker, version, time))
@@ -104,6 +112,10 @@ def simulate_timeline(
         raise ValueError(
             f"nothing arrives before max_time={max_time} under {runtimes.name}: "
             f"the first job takes {in_flight[0][0]:.4g}"
+        )
+    if num_commits is not None and version < num_commits:
+        raise ValueError(
+            f"{protocol.name} stalls after {version} of {num_commits} commits: nobody computes"
         )
     end_time = time if max_time is None else horizon
     unfinished = sorted(entry for entry in in_flight if running.get(entry[2]) == entry[1])

@@ -53,6 +53,12 @@ class Timeline:
     commit: np.ndarray
     lost: LostJobs
 
+    def __repr__(self) -> str:
+        return (
+            f"Timeline({self.num_workers} workers, {self.num_arrivals} arrivals, "
+            f"{self.num_commits} commits, end_time={self.end_time:g})"
+        )
+
     @property
     def num_arrivals(self) -> int:
         """Number of rows."""
@@ -98,7 +104,11 @@ class Timeline:
         Raises:
           ValueError: naming the first row that breaks one, and which.
         """
+        for name in ("worker", "read_version", "version", "start_time", "time", "weight"):
+            if getattr(self, name).shape != self.commit.shape:
+                raise ValueError(f"timeline column {name} is not as long as commit")
         before = np.concatenate([[0], np.cumsum(self.commit)[:-1]])
+        commit_times = self.commit_times
         rules = {
             "worker is in [0, num_workers)": (self.worker >= 0) & (self.worker < self.num_workers),
             "version counts the commits before": self.version == before,
@@ -110,8 +120,22 @@ class Timeline:
             "time is within end_time": self.time <= self.end_time,
             "weight is finite and >= 0": np.isfinite(self.weight) & (self.weight >= 0),
             "a commit accepts its arrival": ~self.commit | self.accepted,
+            # A job may start at the very time of a commit, before it or after it.
+            "read_version is current at start_time": (
+                self.read_version >= np.searchsorted(commit_times, self.start_time, side="left")
+            )
+            & (self.read_version <= np.searchsorted(commit_times, self.start_time, side="right")),
+            "jobs of a worker do not overlap": self._starts_after_previous(),
         }
-        for rule, holds in rules.items():
-            if not np.all(holds):
-                row = int(np.argmin(holds))
-                raise ValueError(f"timeline row {row} breaks the rule: {rule}")
+        broken = [(int(np.argmin(holds)), rule) for rule, holds in rules.items() if not holds.all()]
+        if broken:
+            row, rule = min(broken)
+            raise ValueError(f"timeline row {row} breaks the rule: {rule}")
+
+    def _starts_after_previous(self) -> np.ndarray:
+        order = np.lexsort((np.arange(self.num_arrivals), self.worker))
+        same = self.worker[order][1:] == self.worker[order][:-1]
+        overlaps = self.start_time[order][1:] < self.time[order][:-1]
+        holds = np.ones(self.num_arrivals, bool)
+        holds[order[1:]] = ~(same & overlaps)
+        return holds

@@ -9,7 +9,11 @@ rate; :func:`accumulate_until_commit` separates what is done per arrival from th
 """
 
 from async_optax.transforms import weights
-from async_optax.transforms.accumulation import AccumulateUntilCommitState, accumulate_until_commit
+from async_optax.transforms.accumulation import (
+    AccumulateUntilCommitState,
+    accumulate_until_commit,
+    gathers_arrivals,
+)
 from async_optax.transforms.clipping import BiClipState, bi_clip, clip_by_global_norm
 from async_optax.transforms.compensation import compensate_delay
 from async_optax.transforms.staleness import scale_by_staleness
@@ -25,6 +29,7 @@ __all__ = [
     "bi_clip",
     "clip_by_global_norm",
     "compensate_delay",
+    "gathers_arrivals",
     "scale_by_staleness",
     "split_numbers",
     "sweepable",

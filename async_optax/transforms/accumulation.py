@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from async_optax.transforms.precision import working_dtype
 from async_optax.transforms.sweepable import sweepable
 
 
@@ -65,9 +66,7 @@ def accumulate_until_commit(
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> AccumulateUntilCommitState:
-        accumulated = jax.tree.map(
-            lambda x: jnp.zeros_like(x, dtype=jnp.promote_types(x.dtype, jnp.float32)), params
-        )
+        accumulated = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
         return AccumulateUntilCommitState(accumulated, inner.init(params))
 
     def update_fn(
@@ -80,8 +79,8 @@ def accumulate_until_commit(
         **extra_args: Any,
     ) -> tuple[optax.Updates, AccumulateUntilCommitState]:
         if commit is None and weight is None:
-            updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
-            return updates, state._replace(inner_state=inner_state)
+            out, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+            return _cast_like(out, updates), state._replace(inner_state=inner_state)
         if commit is None or weight is None:
             missing = "commit" if commit is None else "weight"
             raise TypeError(f"commit and weight go together: {missing} is missing")
@@ -95,13 +94,34 @@ def accumulate_until_commit(
         def commit_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
             total = jax.tree.map(lambda a, g: a.astype(g.dtype), acc, updates)
             out, inner_state = inner.update(total, inner_state, params, **extra_args)
-            return out, AccumulateUntilCommitState(jax.tree.map(jnp.zeros_like, acc), inner_state)
+            zeros = jax.tree.map(jnp.zeros_like, acc)
+            return _cast_like(out, updates), AccumulateUntilCommitState(zeros, inner_state)
 
         def wait_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
-            out, _ = jax.eval_shape(commit_fn, acc, inner_state)
-            zeros = jax.tree.map(lambda u: jnp.zeros(u.shape, u.dtype), out)
+            zeros = jax.tree.map(jnp.zeros_like, updates)
             return zeros, AccumulateUntilCommitState(acc, inner_state)
 
         return jax.lax.cond(commit, commit_fn, wait_fn, accumulated, state.inner_state)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def gathers_arrivals(state: optax.OptState) -> bool:
+    """Returns whether a transformation with this state accumulates until a commit.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> gathers_arrivals(optax.sgd(0.1).init(jnp.zeros(2)))
+      False
+    """
+    nodes = jax.tree.leaves(state, is_leaf=_is_accumulation)
+    return any(_is_accumulation(node) for node in nodes)
+
+
+def _is_accumulation(node: Any) -> bool:
+    return isinstance(node, AccumulateUntilCommitState)
+
+
+def _cast_like(out: optax.Updates, updates: optax.Updates) -> optax.Updates:
+    # A learning rate that is an array, as in a sweep, would promote low-precision updates.
+    return jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates)

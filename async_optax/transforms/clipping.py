@@ -1,6 +1,5 @@
 """Clipping of gradients: by their global norm, and coordinate by coordinate."""
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from async_optax.transforms.precision import scaled_norm
 from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_number
 
@@ -50,23 +50,15 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformationExtr
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
-        leaves = jax.tree.leaves(updates)
-        if not leaves:
-            return updates, state
-        dtype = functools.reduce(jnp.promote_types, [g.dtype for g in leaves], jnp.float32)
-        largest = functools.reduce(
-            jnp.maximum, [jnp.max(jnp.abs(g), initial=0).astype(dtype) for g in leaves]
-        )
-        largest = jnp.where(largest > 0, largest, 1)
-        relative_norm = jnp.sqrt(
-            sum(jnp.sum(jnp.square(g.astype(dtype) / largest)) for g in leaves)
-        )
-        within = relative_norm * largest <= max_norm
+        largest, relative_norm = scaled_norm(updates)
+        radius = jnp.asarray(max_norm, largest.dtype)
+        within = relative_norm * largest <= radius
         # Two factors, each within range even where their product is not.
-        factor = jnp.asarray(max_norm / relative_norm, dtype)
+        factor = radius / relative_norm
 
         def clip(g: jax.Array) -> jax.Array:
-            return jnp.where(within, g, (g.astype(dtype) / largest * factor).astype(g.dtype))
+            clipped = g.astype(largest.dtype) / largest * factor
+            return jnp.where(within, g, clipped.astype(g.dtype))
 
         return jax.tree.map(clip, updates), state
 

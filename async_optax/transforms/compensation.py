@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from async_optax.transforms.precision import working_dtype
 from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_number
 
@@ -17,6 +18,7 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
 
     Here g is the gradient taken at the stale parameters s, x are the current parameters and
     products are element-wise: ``strength * g * g`` stands for the diagonal of the Hessian.
+    They are taken in at least float32.
     The correction is quadratic in g: after clipping at c the natural unit of the strength is
     ``1 / c**2``. At tau = 0, where x = s, gradients pass unchanged, bit for bit.
 
@@ -58,9 +60,14 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
             raise ValueError("compensate_delay needs params and stale_params, got None")
 
         def compensate(g: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
-            # g * (g * drift) instead of g * g: a large gradient does not overflow when squared.
-            drift = (jnp.asarray(x) - s).astype(g.dtype)
-            return g + jnp.asarray(strength, g.dtype) * (g * (g * drift))
+            dtype = working_dtype(g, x)
+            wide, factor = g.astype(dtype), jnp.asarray(strength, dtype)
+            drift = x.astype(dtype) - s.astype(dtype)
+            # Not g * g first: a large gradient must not overflow when its correction is small.
+            compensated = wide + factor * drift * wide * wide
+            # Without drift or strength the correction is zero, not the NaN of 0 * inf.
+            unchanged = (drift == 0) | (factor == 0)
+            return jnp.where(unchanged, g, compensated.astype(g.dtype))
 
         return jax.tree.map(compensate, updates, params, stale_params), state
 

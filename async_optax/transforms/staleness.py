@@ -27,7 +27,8 @@ def scale_by_staleness(weight_fn: WeightFn) -> optax.GradientTransformationExtra
       keep their shapes and dtypes.
 
     Raises:
-      TypeError: if ``weight_fn`` is not callable.
+      TypeError: if ``weight_fn`` does not map the staleness to one number.
+      ValueError: in ``update``, if ``staleness`` is negative or not a scalar.
 
     Example:
       >>> import jax.numpy as jnp
@@ -37,11 +38,7 @@ def scale_by_staleness(weight_fn: WeightFn) -> optax.GradientTransformationExtra
       >>> print(updates)
       [0.25 0.5 ]
     """
-    if not callable(weight_fn):
-        raise TypeError(
-            f"weight_fn must be a function of the staleness, got {weight_fn!r}; "
-            "see async_optax.weights"
-        )
+    _require_weight_fn(weight_fn)
 
     def update_fn(
         updates: optax.Updates,
@@ -53,6 +50,20 @@ def scale_by_staleness(weight_fn: WeightFn) -> optax.GradientTransformationExtra
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params, extra_args
         factor = jnp.asarray(weight_fn(staleness))
+        if factor.shape:
+            raise ValueError(f"staleness must be a scalar, got shape {factor.shape}")
         return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
+def _require_weight_fn(weight_fn: Any) -> None:
+    try:
+        weight = jax.eval_shape(weight_fn, jax.ShapeDtypeStruct((), jnp.int32))
+    except TypeError:  # not callable, or a factory that was not called
+        weight = None
+    if getattr(weight, "shape", None) != ():
+        raise TypeError(
+            "weight_fn must map the staleness to one number, such as async_optax.weights."
+            f"polynomial(0.5), got {weight_fn!r}"
+        )

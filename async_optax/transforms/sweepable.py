@@ -38,8 +38,8 @@ class Structure:
 def split_numbers(tree: Any) -> tuple[tuple[Any, ...], Structure]:
     """Splits a pytree into its numbers and its structure.
 
-    Python numbers become floats (weakly typed once traced); arrays stay as they are.
-    Booleans, strings and functions belong to the structure.
+    Floats and arrays are numbers. Integers may decide shapes, so they belong to the structure,
+    with booleans, strings and functions.
 
     Args:
       tree: any pytree, such as an optimizer made by a :func:`sweepable` factory.
@@ -48,28 +48,26 @@ def split_numbers(tree: Any) -> tuple[tuple[Any, ...], Structure]:
       ``(numbers, structure)`` with ``structure.join(numbers)`` equal to ``tree``.
 
     Example:
-      >>> numbers, structure = split_numbers({"a": 2, "b": "l2", "c": 0.5})
+      >>> numbers, structure = split_numbers({"a": 2.5, "b": "l2", "c": 3})
       >>> numbers
-      (2.0, 0.5)
-      >>> structure.join((3.0, 4.0))
-      {'a': 3.0, 'b': 'l2', 'c': 4.0}
+      (2.5,)
+      >>> structure.join((4.0,))
+      {'a': 4.0, 'b': 'l2', 'c': 3}
     """
     leaves, treedef = jax.tree.flatten(tree)
-    numbers = tuple(_as_number(leaf) for leaf in leaves if _is_number(leaf))
+    numbers = tuple(leaf for leaf in leaves if _is_number(leaf))
     fixed = tuple((i, leaf) for i, leaf in enumerate(leaves) if not _is_number(leaf))
     return numbers, Structure(treedef, fixed)
 
 
 def _is_number(leaf: Any) -> bool:
-    if isinstance(leaf, bool | np.bool_):
-        return False
-    return isinstance(leaf, int | float | np.number | np.ndarray | jax.Array)
+    return isinstance(leaf, float | np.floating | np.ndarray | jax.Array)
 
 
-def _as_number(leaf: Any) -> Any:
-    if isinstance(leaf, int | float | np.number):
-        return float(leaf)
-    return leaf
+def _as_float(leaf: Any) -> Any:
+    """Turns a Python or NumPy scalar into a float, which is weakly typed once traced."""
+    is_scalar = isinstance(leaf, int | float | np.number) and not isinstance(leaf, bool)
+    return float(leaf) if is_scalar else leaf
 
 
 def sweepable(
@@ -88,8 +86,9 @@ def sweepable(
 
     Args:
       factory: returns a gradient transformation and has no ``*args`` or ``**kwargs``.
-        Numbers, and pytrees of numbers (weights, other sweepable transformations), become
-        leaves; strings, booleans, ``None`` and plain functions such as schedules are static.
+        Numbers (integers as floats), and pytrees of numbers (weights, other sweepable
+        transformations), become leaves; strings, booleans, ``None`` and plain functions such
+        as schedules are static.
       static_argnames: arguments that stay static although they are numbers, because they
         decide shapes.
 
@@ -114,7 +113,7 @@ def sweepable(
         bound.apply_defaults()
         factory(**bound.arguments)
         static = tuple((name, bound.arguments.pop(name)) for name in static_argnames)
-        numbers, structure = split_numbers(dict(bound.arguments))
+        numbers, structure = split_numbers(jax.tree.map(_as_float, dict(bound.arguments)))
         return optax.GradientTransformationExtraArgs(
             Partial(_Init(factory, static, structure), numbers),
             Partial(_Update(factory, static, structure), numbers),

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 from jax.typing import ArrayLike
 
+from async_optax.transforms.accumulation import gathers_arrivals
 from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_count
 
@@ -40,6 +41,9 @@ def track_staleness(
     reads the new version: ``r <- v``, ``s_j <- params + updates``. Apply the updates before
     the next call.
 
+    A worker is taken to read the moment its gradient has been handled; protocols in which it
+    waits for a later commit need :func:`async_optax.simulate`.
+
     Args:
       inner: any transformation; extra arguments given by the caller reach it too.
       num_workers: number of workers, >= 1. The state holds that many copies of the
@@ -51,9 +55,9 @@ def track_staleness(
       NaN updates through ``stale_params`` rather than another worker's.
 
     Raises:
-      TypeError: if ``num_workers`` is not an integer.
-      ValueError: if ``num_workers < 1``; in ``update``, if ``params`` is ``None`` or a
-        concrete ``worker`` is out of range.
+      TypeError: if ``inner`` is not a transformation or ``num_workers`` not an integer.
+      ValueError: if ``num_workers < 1``; in ``update``, if ``params`` is ``None``, a concrete
+        ``worker`` is out of range, or ``commit`` is given and ``inner`` ignores it.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -71,6 +75,8 @@ def track_staleness(
       [-4.] 3
     """
     require_count("num_workers", num_workers)
+    if not isinstance(inner, optax.GradientTransformation):
+        raise TypeError(f"inner must be a gradient transformation, got {inner!r}")
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: optax.Params) -> TrackStalenessState:
@@ -92,6 +98,11 @@ def track_staleness(
         if params is None:
             raise ValueError("track_staleness needs params, got None")
         require_worker(worker, num_workers)
+        if "commit" in extra_args and not gathers_arrivals(state.inner_state):
+            raise ValueError(
+                "commit is given, but inner applies every arrival: wrap its server part in "
+                "accumulate_until_commit"
+            )
         updates, inner_state = inner.update(
             updates,
             state.inner_state,

@@ -39,6 +39,7 @@ WITHOUT_NEUTRAL = {"staleness_aware_sgd"}
 
 
 def make(name: str, learning_rate=0.1, **arguments):
+    assert name in METHODS, f"{name} is registered: add a row to {__file__}"
     return ao.optimizers.make(name, learning_rate=learning_rate, **(METHODS[name][0] | arguments))
 
 

@@ -9,6 +9,8 @@ import pytest
 import async_optax as ao
 from tests.conformance.cases import METHODS, NEUTRAL, WITHOUT_NEUTRAL, extra_args, make
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 PARAMS = {"w": jnp.linspace(-1, 1, 6).reshape(2, 3), "b": jnp.array([0.5, 0.0]), "none": None}
 STALE = jax.tree.map(lambda x: 0.9 * x + 0.01, PARAMS)
 all_methods = pytest.mark.parametrize("name", ao.optimizers.names())
@@ -52,6 +54,40 @@ def test_fresh_equals_synchronous_bit_for_bit(name):
         ours.append(updates)
     theirs = steps(reference, 4)
     assert_equal(ours, theirs)
+
+
+HUGE = {"float16": 300.0, "bfloat16": 1e25, "float32": 1e25}
+
+
+@all_methods
+@pytest.mark.parametrize("dtype", HUGE)
+def test_fresh_outliers_do_not_become_nan(name, dtype):
+    params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    g = jax.tree.map(lambda x: jnp.full(x.shape, HUGE[dtype], dtype), PARAMS)
+    tiny = {"threshold": 1e-3} if name == "async_heavy_tailed" else {}
+    tx = make(name, **tiny)
+    updates, _ = jax.jit(tx.update)(g, tx.init(params), params, **extra_args(params))
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
+
+
+@pytest.mark.parametrize("name", sorted(set(NEUTRAL) - {"clipped_sgd"}))
+def test_neutral_parameters_do_not_touch_outliers(name):
+    tx = ao.optimizers.make(name, learning_rate=0.1, **NEUTRAL[name][0])
+    g = jax.tree.map(lambda x: jnp.full_like(x, 1e25), PARAMS)
+    updates, _ = tx.update(g, tx.init(PARAMS), PARAMS, **extra_args(PARAMS, 9, STALE))
+    expected, _ = optax.sgd(0.1).update(g, optax.sgd(0.1).init(PARAMS))
+    assert_equal(updates, expected)
+
+
+@all_methods
+def test_array_learning_rates_keep_low_precision(name):
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), PARAMS)
+    with jax.numpy_dtype_promotion("standard"):  # as in a user's sweep
+        tx = make(name, jnp.float32(0.1))
+        updates, _ = tx.update(
+            gradients(0, jnp.bfloat16), tx.init(params), params, **extra_args(params)
+        )
+    assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.bfloat16)}
 
 
 @pytest.mark.parametrize("name", NEUTRAL)

@@ -12,6 +12,8 @@ from tests.engine.problems import softmax_problem
 from tests.oracles.replay import SoftmaxRegression, replay
 from tests.oracles.rules import RULES
 
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
 METHODS = {
     # case: (method, arguments of ours, options of the oracle)
     "sgd": ("sgd", {}, {}),

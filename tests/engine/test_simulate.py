@@ -31,7 +31,7 @@ def make_timeline(num_commits=40, protocol=None, num_workers=4, seed=0):
     )
 
 
-def test_a_second_call_compiles_nothing():
+def test_a_second_call_compiles_nothing(caplog):
     def run(seed, lr, threshold, num_commits, protocol):
         return ao.simulate(
             PROBLEM.with_noise(ao.noise.alpha_stable(1.0 + lr, lr)),
@@ -44,12 +44,58 @@ def test_a_second_call_compiles_nothing():
             evaluate_every=5 + seed,
         )
 
-    for protocol in (ao.protocols.asynchronous(), ao.protocols.synchronous()):
+    for protocol in (
+        ao.protocols.asynchronous(),
+        ao.protocols.synchronous(),
+        ao.protocols.buffered(2, wait=True),
+        ao.protocols.buffered(3),
+    ):
         run(0, 0.1, 1.0, 40, protocol)
-        before = run_chunk._cache_size()
-        for seed, lr, threshold, num_commits in ((1, 0.2, 0.5, 40), (2, 0.3, 2, 57)):
-            run(seed, lr, threshold, num_commits, protocol)
-        assert run_chunk._cache_size() == before
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            caplog.clear()
+            for seed, lr, threshold, num_commits in ((1, 0.2, 0.5, 40), (2, 0.3, 2, 57)):
+                run(seed, lr, threshold, num_commits, protocol)
+            compiled = [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()]
+        assert compiled == []
+
+
+def test_compilations_are_seen_by_that_log(caplog):
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        jax.jit(lambda x: x * 3.21)(1.0)
+    assert any("ompil" in record.getMessage() for record in caplog.records)
+
+
+def test_the_first_run_compiles_its_program_once_however_many_chunks():
+    before = run_chunk._cache_size()
+    weakly_typed = dataclasses.replace(PROBLEM, init=lambda key: jnp.full(3, 4.0))
+    ao.simulate(weakly_typed, ao.optimizers.sgd(0.1), make_timeline(300), key=KEY, lanes=1)
+    assert run_chunk._cache_size() == before + 1
+
+
+def test_slots_are_few_where_memory_is_dear(monkeypatch):
+    timeline = make_timeline(40, ao.protocols.buffered(6), num_workers=8)
+    seen = []
+
+    def spy(structures, problem_numbers, optimizer_numbers, server, chunk, key):
+        seen.append(server.slots.shape[0])
+        return run_chunk(structures, problem_numbers, optimizer_numbers, server, chunk, key)
+
+    monkeypatch.setattr(simulate_module, "run_chunk", spy)
+    num_slots = simulate(timeline=timeline).num_slots
+    monkeypatch.setattr(simulate_module, "_SPARE_BYTES", 0)
+    simulate(timeline=timeline)
+    assert num_slots < 8
+    assert seen[0] == 8  # one per worker: every seed has the same shape
+    assert seen[-1] == ao.engine.compile_timeline(timeline).num_rows < 8
+
+
+def test_integers_of_a_problem_stay_integers():
+    whole = dataclasses.replace(
+        PROBLEM,
+        init=Partial(lambda size, key: jnp.full(size, 4.0), 3),
+        batch=Partial(lambda key, worker, *, size: jax.random.normal(key, (size,)), size=3),
+    )
+    assert simulate(whole).params.shape == (3,)
 
 
 def test_plain_optax_optimizers_run_and_compile_once_per_object():
@@ -290,6 +336,40 @@ BAD_INPUT = {
     "no lanes": (lambda: simulate(lanes=0), ValueError, "lanes must be an integer >= 1, got 0"),
     "many lanes": (lambda: simulate(lanes=10**6), ValueError, "lanes must be at most"),
     "odd lanes": (lambda: simulate(lanes="wide"), ValueError, "or 'auto', got 'wide'"),
+    "record vector": (
+        lambda: simulate(record={"g": lambda info: info.gradient}),
+        ValueError,
+        r"record\['g'\] must return a scalar",
+    ),
+    "record taken": (
+        lambda: simulate(record={"time": lambda info: info.loss}),
+        ValueError,
+        "record must not use the names time",
+    ),
+    "record string": (lambda: simulate(record="gap"), TypeError, "record must be a list"),
+    "record none": (lambda: simulate(record=None), TypeError, "record must be a list"),
+    "evaluate time": (
+        lambda: simulate(problem(evaluate=lambda x: {"time": x[0]})),
+        ValueError,
+        "must not use the names of the axes",
+    ),
+    "nothing to evaluate": (
+        lambda: simulate(problem(evaluate=None), evaluate_every=1),
+        ValueError,
+        "problem.evaluate is None: there is nothing to evaluate",
+    ),
+    "loss that raises": (
+        lambda: simulate(problem(loss=lambda x, batch, key: {}[1])),
+        ValueError,
+        "problem.loss fails on arguments",
+    ),
+    "worker": (lambda: simulate(worker=3), TypeError, "worker must be a worker program"),
+    "progress": (lambda: simulate(progress="yes"), TypeError, "progress must be"),
+    "tracked twice": (
+        lambda: simulate(optimizer=ao.transforms.track_staleness(ao.optimizers.sgd(0.1), 4)),
+        ValueError,
+        "simulate tracks the staleness itself: pass the inner transformation",
+    ),
     "record": (
         lambda: simulate(record=["los"]),
         ValueError,

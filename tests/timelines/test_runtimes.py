@@ -77,7 +77,7 @@ def test_slow_workers_are_the_last():
         (lambda: runtimes.deterministic([[1.0]]), "one per worker, got shape"),
         (lambda: runtimes.two_speed(0.5), "slow_factor must be a finite number >= 1, got 0.5"),
         (lambda: runtimes.two_speed(2, slow_fraction=2), "slow_fraction must be"),
-        (lambda: runtimes.gamma(cv=0.0), "cv must be a finite number > 0, got 0.0"),
+        (lambda: runtimes.gamma(cv=0.0), "cv must be a finite number >= 0.001, got 0.0"),
         (lambda: runtimes.gamma(mean=float("nan")), "mean must be"),
         (lambda: runtimes.exponential(-1), "mean must be"),
         (lambda: runtimes.pareto(0), "alpha must be"),
@@ -94,5 +94,5 @@ def test_bad_input_raises(make, message):
 def test_models_are_named_for_tables():
     law = ao.runtimes.gamma(cv=0.5)
     assert ao.runtimes.two_speed(8, law=law).name == (
-        "two_speed(8, law=gamma(mean=1, cv=0.5, machine_cv=0))"
+        "two_speed(8, slow_fraction=0.5, fast_time=1, law=gamma(mean=1, cv=0.5))"
     )

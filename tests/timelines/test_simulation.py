@@ -190,14 +190,70 @@ def test_verify_names_the_first_broken_row():
         ({"worker": (4, 3)}, r"row 4 breaks the rule: worker is in \[0, num_workers\)"),
         ({"version": (2, 9)}, "row 2 breaks the rule: version counts the commits before"),
         ({"read_version": (5, 6)}, "row 5 breaks the rule: read_version is between"),
-        ({"time": (3, 0.0)}, "row 3 breaks the rule: time does not decrease"),
+        ({"time": (3, good.time[2] - 1e-9)}, "row 3 breaks the rule: time does not decrease"),
         ({"start_time": (1, 1e9)}, "row 1 breaks the rule: a job starts before it arrives"),
         ({"time": (9, 1e9)}, "row 9 breaks the rule: time is within end_time"),
         ({"weight": (7, np.nan)}, "row 7 breaks the rule: weight is finite"),
         ({"accepted": (6, False)}, "row 6 breaks the rule: a commit accepts its arrival"),
+        ({"read_version": (8, 0)}, "row 8 breaks the rule: read_version is current at start"),
+        ({"weight": (9, np.nan), "version": (3, 7)}, "row 3 breaks the rule: version counts"),
     ]:
         with pytest.raises(ValueError, match=message):
             broken(**changes).verify()
+
+
+def test_verify_notices_overlaps_and_short_columns():
+    good = simulate_timeline(protocols.asynchronous(), runtimes.gamma(), 3, num_commits=10)
+    with pytest.raises(ValueError, match="breaks the rule: jobs of a worker do not overlap"):
+        dataclasses.replace(good, worker=np.zeros_like(good.worker)).verify()
+    with pytest.raises(ValueError, match="timeline column weight is not as long as commit"):
+        dataclasses.replace(good, weight=good.weight[:-1]).verify()
+
+
+class _Stubborn:
+    """Starts the workers it is told to, or nobody."""
+
+    name = "stubborn"
+
+    def __init__(self, start):
+        self.start = start
+
+    def policy(self, num_workers):
+        del num_workers
+        return self
+
+    def on_arrival(self, worker, staleness):
+        del worker, staleness
+        return protocols.Decision(True, 1.0, True, start=self.start)
+
+
+def test_impossible_decisions_raise():
+    times = runtimes.deterministic([1.0, 3.0])
+    with pytest.raises(ValueError, match="stubborn starts worker 1, which is still computing"):
+        simulate_timeline(_Stubborn([1]), times, 2, num_commits=3)
+    with pytest.raises(ValueError, match="stubborn stalls after 2 of 3 commits"):
+        simulate_timeline(_Stubborn([]), times, 2, num_commits=3)
+
+
+def test_wrong_kinds_raise():
+    times = runtimes.deterministic()
+    for protocol in ("asynchronous", protocols.asynchronous, protocols.Asynchronous):
+        with pytest.raises(TypeError, match=r"protocol must be a protocol such as"):
+            simulate_timeline(protocol, times, 2, num_commits=3)
+    for model in (1.0, runtimes.gamma):
+        with pytest.raises(TypeError, match=r"runtimes must be a model such as"):
+            simulate_timeline(protocols.asynchronous(), model, 2, num_commits=3)
+    with pytest.raises(TypeError, match="law must be a runtime model"):
+        runtimes.two_speed(2.0, law=runtimes.gamma)
+    with pytest.raises(TypeError, match="wait must be True or False, got 'no'"):
+        protocols.buffered(2, wait="no")
+
+
+def test_timelines_print_in_one_line():
+    timeline = simulate_timeline(
+        protocols.synchronous(), runtimes.deterministic(), 3, num_commits=2
+    )
+    assert repr(timeline) == "Timeline(3 workers, 6 arrivals, 2 commits, end_time=2)"
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,14 @@ def test_scaling_needs_staleness_and_a_function():
         tx.update(jnp.ones(1), tx.init(None))
     with pytest.raises(TypeError, match="staleness"):
         tx.update(jnp.ones(1), tx.init(None), stalenes=3)
-    with pytest.raises(TypeError, match="weight_fn must be a function"):
+    with pytest.raises(TypeError, match="weight_fn must map the staleness to one number"):
         scale_by_staleness(0.5)
+    with pytest.raises(TypeError, match="weight_fn must map the staleness to one number"):
+        scale_by_staleness(weights.polynomial)  # not called
+    with pytest.raises(TypeError, match="weight_fn must map the staleness to one number"):
+        scale_by_staleness(weights.inverse)
+    with pytest.raises(ValueError, match=r"staleness must be a scalar, got shape \(2,\)"):
+        tx.update(jnp.ones(2), tx.init(None), staleness=jnp.array([1, 2]))
 
 
 @pytest.mark.usefixtures("x64")

@@ -55,9 +55,9 @@ def test_a_grid_is_a_vmap():
 def test_split_and_join_are_inverse():
     tree = {"a": [1, "x", None], "b": (2.5, True, jnp.arange(3)), "c": len}
     numbers, structure = split_numbers(tree)
-    assert len(numbers) == 3
+    assert len(numbers) == 2  # integers may decide shapes: they stay
     joined = structure.join(numbers)
-    assert joined["a"] == [1.0, "x", None]
+    assert joined["a"] == [1, "x", None]
     assert joined["b"][:2] == (2.5, True)
     assert joined["c"] is len
     assert hash(structure) == hash(split_numbers(tree)[1])

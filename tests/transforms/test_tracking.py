@@ -80,6 +80,14 @@ def test_workers_out_of_range():
         tx.update(jnp.ones(2), state, worker=0)
 
 
+def test_commits_that_inner_ignores_raise():
+    tx, params = track_staleness(optax.sgd(1.0), 2), jnp.ones(1)
+    with pytest.raises(ValueError, match="commit is given, but inner applies every arrival"):
+        tx.update(params, tx.init(params), params, worker=0, commit=False, weight=0.5)
+    with pytest.raises(TypeError, match="inner must be a gradient transformation, got 'sgd'"):
+        track_staleness("sgd", 2)
+
+
 @pytest.mark.parametrize("num_workers", [0, -3])
 def test_bad_number_of_workers(num_workers):
     message = f"num_workers must be an integer >= 1, got {num_workers}"
