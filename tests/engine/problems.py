@@ -1,4 +1,4 @@
-"""The problems that engine tests share."""
+"""The problems, timelines and runs that engine tests share."""
 
 import jax
 import jax.numpy as jnp
@@ -32,4 +32,25 @@ def quadratic_problem(size: int = 3) -> ao.Problem:
         loss=lambda x, batch, key: jnp.sum((x - batch) ** 2) / 2,
         batch=lambda key, worker: 1 + jax.random.normal(key, (size,)),
         evaluate=lambda x: {"distance": jnp.linalg.norm(x - 1)},
+    )
+
+
+def make_timeline(num_commits=40, protocol=None, num_workers=4, seed=0):
+    return ao.simulate_timeline(
+        protocol or ao.protocols.asynchronous(),
+        ao.runtimes.gamma(cv=0.5),
+        num_workers,
+        num_commits=num_commits,
+        seed=seed,
+    )
+
+
+def run_quadratic(problem=None, optimizer=None, timeline=None, key=None, **options):
+    """``simulate`` with small defaults: one lane, 40 commits of 4 asynchronous workers."""
+    return ao.simulate(
+        quadratic_problem() if problem is None else problem,
+        optimizer or ao.optimizers.sgd(0.1),
+        timeline or make_timeline(),
+        key=jax.random.key(0) if key is None else key,
+        **({"lanes": 1} | options),
     )

@@ -14,21 +14,11 @@ from jax.tree_util import Partial
 import async_optax as ao
 from async_optax.engine.lanes import choose_lanes
 from async_optax.engine.program import run_chunk
-from tests.engine.problems import quadratic_problem
+from tests.engine.problems import make_timeline, quadratic_problem, run_quadratic
 
 simulate_module = importlib.import_module("async_optax.engine.simulate")
 PROBLEM = quadratic_problem()
 KEY = jax.random.key(0)
-
-
-def make_timeline(num_commits=40, protocol=None, num_workers=4, seed=0):
-    return ao.simulate_timeline(
-        protocol or ao.protocols.asynchronous(),
-        ao.runtimes.gamma(cv=0.5),
-        num_workers,
-        num_commits=num_commits,
-        seed=seed,
-    )
 
 
 def test_a_second_call_compiles_nothing(caplog):
@@ -81,9 +71,9 @@ def test_slots_are_few_where_memory_is_dear(monkeypatch):
         return run_chunk(structures, problem_numbers, optimizer_numbers, server, chunk, key)
 
     monkeypatch.setattr(simulate_module, "run_chunk", spy)
-    num_slots = simulate(timeline=timeline).num_slots
+    num_slots = run_quadratic(timeline=timeline).num_slots
     monkeypatch.setattr(simulate_module, "_SPARE_BYTES", 0)
-    simulate(timeline=timeline)
+    run_quadratic(timeline=timeline)
     assert num_slots < 8
     assert seen[0] == 8  # one per worker: every seed has the same shape
     assert seen[-1] == ao.engine.compile_timeline(timeline).num_rows < 8
@@ -95,7 +85,7 @@ def test_integers_of_a_problem_stay_integers():
         init=Partial(lambda size, key: jnp.full(size, 4.0), 3),
         batch=Partial(lambda key, worker, *, size: jax.random.normal(key, (size,)), size=3),
     )
-    assert simulate(whole).params.shape == (3,)
+    assert run_quadratic(whole).params.shape == (3,)
 
 
 def test_plain_optax_optimizers_run_and_compile_once_per_object():
@@ -311,124 +301,3 @@ def test_lanes_are_one_where_nothing_is_concurrent():
     choice = choose_lanes("auto", 10_000, lambda w: 1.0, lambda w, n: 1.0, 1024)
     assert choice.lanes == 1
     assert "reads what the one before" in choice.reason
-
-
-def simulate(problem=PROBLEM, optimizer=None, timeline=None, key=KEY, **options):
-    return ao.simulate(
-        problem,
-        optimizer or ao.optimizers.sgd(0.1),
-        timeline or make_timeline(),
-        key=key,
-        **({"lanes": 1} | options),
-    )
-
-
-def problem(**changes):
-    return dataclasses.replace(PROBLEM, **changes)
-
-
-BAD_INPUT = {
-    "problem": (lambda: simulate(problem=3), TypeError, "problem must be an async_optax.Problem"),
-    "timeline": (lambda: simulate(timeline=[1]), TypeError, "timeline must be"),
-    "optimizer": (lambda: simulate(optimizer=0.1), TypeError, "optimizer must be a gradient"),
-    "raw key": (lambda: simulate(key=jnp.zeros(2, jnp.uint32)), TypeError, "one typed key"),
-    "integer key": (lambda: simulate(key=0), TypeError, "key must be one typed key"),
-    "no lanes": (lambda: simulate(lanes=0), ValueError, "lanes must be an integer >= 1, got 0"),
-    "many lanes": (lambda: simulate(lanes=10**6), ValueError, "lanes must be at most"),
-    "odd lanes": (lambda: simulate(lanes="wide"), ValueError, "or 'auto', got 'wide'"),
-    "record vector": (
-        lambda: simulate(record={"g": lambda info: info.gradient}),
-        ValueError,
-        r"record\['g'\] must return a scalar",
-    ),
-    "record taken": (
-        lambda: simulate(record={"time": lambda info: info.loss}),
-        ValueError,
-        "record must not use the names time",
-    ),
-    "record string": (lambda: simulate(record="gap"), TypeError, "record must be a list"),
-    "record none": (lambda: simulate(record=None), TypeError, "record must be a list"),
-    "evaluate time": (
-        lambda: simulate(problem(evaluate=lambda x: {"time": x[0]})),
-        ValueError,
-        "must not use the names of the axes",
-    ),
-    "nothing to evaluate": (
-        lambda: simulate(problem(evaluate=None), evaluate_every=1),
-        ValueError,
-        "problem.evaluate is None: there is nothing to evaluate",
-    ),
-    "loss that raises": (
-        lambda: simulate(problem(loss=lambda x, batch, key: {}[1])),
-        ValueError,
-        "problem.loss fails on arguments",
-    ),
-    "worker": (lambda: simulate(worker=3), TypeError, "worker must be a worker program"),
-    "progress": (lambda: simulate(progress="yes"), TypeError, "progress must be"),
-    "tracked twice": (
-        lambda: simulate(optimizer=ao.transforms.track_staleness(ao.optimizers.sgd(0.1), 4)),
-        ValueError,
-        "simulate tracks the staleness itself: pass the inner transformation",
-    ),
-    "record": (
-        lambda: simulate(record=["los"]),
-        ValueError,
-        "record must name some of .*; got los",
-    ),
-    "evaluate_every": (lambda: simulate(evaluate_every=0), ValueError, "evaluate_every must be"),
-    "evaluate_at": (lambda: simulate(evaluate_at=[-1.0]), ValueError, "evaluate_at must be"),
-    "both": (lambda: simulate(evaluate_at=[1.0], evaluate_every=1), ValueError, "not both"),
-    "vector loss": (
-        lambda: simulate(problem(loss=lambda x, batch, key: x - batch)),
-        ValueError,
-        r"problem.loss must return one floating-point scalar, got .*shape=\(3,\)",
-    ),
-    "integer loss": (
-        lambda: simulate(problem(loss=lambda x, batch, key: jnp.int32(1))),
-        ValueError,
-        "problem.loss must return one floating-point scalar",
-    ),
-    "batch of the wrong shape": (
-        lambda: simulate(problem(batch=lambda key, worker: jnp.zeros((2, 2)))),
-        ValueError,
-        r"problem.loss fails on arguments .*float32\[3\].*float32\[2, 2\]",
-    ),
-    "batch with the wrong arguments": (
-        lambda: simulate(problem(batch=lambda key: jnp.zeros(3))),
-        ValueError,
-        "problem.batch fails on arguments .*takes 1 positional argument",
-    ),
-    "integer parameters": (
-        lambda: simulate(problem(init=lambda key: jnp.arange(3))),
-        ValueError,
-        "problem.init must return floating-point parameters, got int32",
-    ),
-    "evaluate": (
-        lambda: simulate(problem(evaluate=lambda x: {"x": x})),
-        ValueError,
-        "problem.evaluate must return a dictionary of scalars",
-    ),
-    "noise": (
-        lambda: simulate(problem(noise=lambda key, g: jnp.zeros(2))),
-        ValueError,
-        "problem.noise must return a pytree like the gradient",
-    ),
-    "not callable": (lambda: simulate(problem(loss=None)), TypeError, "loss must be callable"),
-    "optimizer that cannot gather": (
-        lambda: simulate(
-            optimizer=optax.sgd(0.1), timeline=make_timeline(5, ao.protocols.buffered(3))
-        ),
-        ValueError,
-        "wrap its server part in ao.transforms.accumulate_until_commit",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_raises_before_anything_is_compiled(case):
-    call, error, message = BAD_INPUT[case]
-    before = run_chunk._cache_size()
-    with pytest.raises(error, match=message) as raised:
-        call()
-    assert "\n" not in str(raised.value)
-    assert run_chunk._cache_size() == before
