@@ -14,6 +14,7 @@ def require_number(
     above: float | None = None,
     at_least: float | None = None,
     at_most: float | None = None,
+    below: float | None = None,
     scalar: bool = True,
 ) -> None:
     """Raises unless ``value`` is a finite number within the bounds given.
@@ -24,6 +25,7 @@ def require_number(
       above: exclusive lower bound.
       at_least: inclusive lower bound.
       at_most: inclusive upper bound.
+      below: exclusive upper bound.
       scalar: whether arrays of more than no dimensions are refused.
 
     Raises:
@@ -40,7 +42,7 @@ def require_number(
         return
     bounds = [
         f"{sign} {bound}"
-        for sign, bound in ((">", above), (">=", at_least), ("<=", at_most))
+        for sign, bound in ((">", above), (">=", at_least), ("<=", at_most), ("<", below))
         if bound is not None
     ]
     allowed = " ".join(["a finite number", " and ".join(bounds)]).strip()
@@ -59,6 +61,8 @@ def require_number(
         inside &= numbers >= at_least
     if at_most is not None:
         inside &= numbers <= at_most
+    if below is not None:
+        inside &= numbers < below
     if not inside.all():
         raise ValueError(f"{name} must be {allowed}, got {value}")
 

@@ -144,3 +144,41 @@ def delay_adaptive_sgd(
         scale_by_staleness(weights.concurrency(num_workers)),
         accumulate_until_commit(optax.sgd(learning_rate)),
     )
+
+
+@register
+def ringmaster_sgd(
+    learning_rate: optax.ScalarOrSchedule, max_staleness: ArrayLike
+) -> optax.GradientTransformationExtraArgs:
+    """Asynchronous SGD that ignores gradients above a staleness.
+
+    ``x <- x - learning_rate * g`` if ``tau <= R``, else x stays.
+
+    Args:
+      learning_rate: a number > 0, or a schedule of the commits.
+      max_staleness: R >= 0, in versions. Theory suggests ``ceil(sigma**2 / eps)`` for gradient
+        variance ``sigma**2`` and target ``norm(gradient)**2 <= eps`` (from memory).
+
+    Returns:
+      A transformation for any protocol; ``update`` requires ``staleness``.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = ringmaster_sgd(0.5, max_staleness=4)
+      >>> print(tx.update(jnp.array([2.0]), tx.init(jnp.zeros(1)), staleness=5)[0])
+      [-0.]
+
+    References:
+      Maranjyan, Tyurin, Richtarik, `Ringmaster ASGD: The First Asynchronous SGD with Optimal
+      Time Complexity <https://arxiv.org/abs/2501.16168>`_, 2025, the variant without stops.
+      Theirs accepts tau < R. An ignored arrival still counts as a commit here; a protocol that
+      rejects it does not let it count.
+    """
+    require_learning_rate(learning_rate)
+    return optax.chain(
+        scale_by_staleness(weights.cutoff(max_staleness)),
+        accumulate_until_commit(optax.sgd(learning_rate)),
+    )

@@ -1,6 +1,7 @@
 """The registry of named methods: what the CLI, the sweeps and the conformance tests find."""
 
 import difflib
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -13,23 +14,30 @@ Factory = Callable[..., optax.GradientTransformationExtraArgs]
 _METHODS: dict[str, Factory] = {}
 
 
-def register(factory: Callable[..., optax.GradientTransformation]) -> Factory:
+def register(
+    factory: Callable[..., optax.GradientTransformation] | None = None,
+    *,
+    static_argnames: tuple[str, ...] = (),
+) -> Any:
     """Adds a method to the registry under its own name and makes it sweepable.
 
     Args:
       factory: takes ``learning_rate`` (number or schedule) first and returns a chain that
         contains :func:`async_optax.transforms.accumulate_until_commit`.
+      static_argnames: arguments that decide shapes, such as a number of workers.
 
     Returns:
-      The sweepable factory.
+      The sweepable factory; without ``factory``, a decorator.
 
     Raises:
       ValueError: if the name is taken.
     """
+    if factory is None:
+        return functools.partial(register, static_argnames=static_argnames)
     name = factory.__name__
     if name in _METHODS:
         raise ValueError(f"method {name!r} is registered already")
-    _METHODS[name] = sweepable(factory)
+    _METHODS[name] = sweepable(factory, static_argnames=static_argnames)
     return _METHODS[name]
 
 

@@ -15,7 +15,12 @@ from async_optax.transforms.accumulation import (
     gathers_arrivals,
 )
 from async_optax.transforms.clipping import BiClipState, bi_clip, clip_by_global_norm
-from async_optax.transforms.compensation import compensate_delay
+from async_optax.transforms.compensation import (
+    CompensateDelayAdaptiveState,
+    compensate_delay,
+    compensate_delay_adaptive,
+)
+from async_optax.transforms.momentum import TracePerWorkerState, trace_per_worker
 from async_optax.transforms.staleness import scale_by_staleness
 from async_optax.transforms.sweepable import Structure, split_numbers, sweepable
 from async_optax.transforms.tracking import TrackStalenessState, track_staleness, worker_params
@@ -23,16 +28,20 @@ from async_optax.transforms.tracking import TrackStalenessState, track_staleness
 __all__ = [
     "AccumulateUntilCommitState",
     "BiClipState",
+    "CompensateDelayAdaptiveState",
     "Structure",
+    "TracePerWorkerState",
     "TrackStalenessState",
     "accumulate_until_commit",
     "bi_clip",
     "clip_by_global_norm",
     "compensate_delay",
+    "compensate_delay_adaptive",
     "gathers_arrivals",
     "scale_by_staleness",
     "split_numbers",
     "sweepable",
+    "trace_per_worker",
     "track_staleness",
     "weights",
     "worker_params",

@@ -1,6 +1,6 @@
 """Delay compensation: estimates of the gradient at the current parameters from a stale one."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,8 @@ from jax.typing import ArrayLike
 
 from async_optax.transforms.precision import working_dtype
 from async_optax.transforms.sweepable import sweepable
-from async_optax.validation import require_number
+from async_optax.transforms.workers import read_worker, require_worker, write_worker
+from async_optax.validation import require_count, require_number
 
 
 @sweepable
@@ -59,16 +60,125 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
         if params is None or stale_params is None:
             raise ValueError("compensate_delay needs params and stale_params, got None")
 
-        def compensate(g: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
-            dtype = working_dtype(g, x)
-            wide, factor = g.astype(dtype), jnp.asarray(strength, dtype)
-            drift = x.astype(dtype) - s.astype(dtype)
-            # Not g * g first: a large gradient must not overflow when its correction is small.
-            compensated = wide + factor * drift * wide * wide
-            # Without drift or strength the correction is zero, not the NaN of 0 * inf.
-            unchanged = (drift == 0) | (factor == 0)
-            return jnp.where(unchanged, g, compensated.astype(g.dtype))
-
-        return jax.tree.map(compensate, updates, params, stale_params), state
+        corrected = jax.tree.map(
+            lambda g, x, s: _corrected(g, x, s, strength), updates, params, stale_params
+        )
+        return corrected, state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
+class CompensateDelayAdaptiveState(NamedTuple):
+    """State of :func:`compensate_delay_adaptive`.
+
+    Attributes:
+      mean_square: running mean of g * g for each worker, like params with a leading axis
+        ``[num_workers]``, in at least float32.
+    """
+
+    mean_square: optax.Updates
+
+
+@sweepable(static_argnames=("num_workers",))
+def compensate_delay_adaptive(
+    num_workers: int,
+    strength: ArrayLike = 2.0,
+    decay: ArrayLike = 0.95,
+    eps: ArrayLike = 1e-7,
+) -> optax.GradientTransformationExtraArgs:
+    """Corrects a stale gradient by a Taylor step whose strength follows the gradients' size.
+
+    With g the gradient of worker j at the stale parameters s, and x the current ones::
+
+        ms_j <- decay * ms_j + (1 - decay) * g * g
+        g + strength / sqrt(ms_j + eps) * g * g * (x - s)
+
+    Products are element-wise, ``ms_j`` starts at zero, is kept per worker and is updated before
+    it is used. With ``decay=0`` the correction is ``strength * abs(g) * (x - s)``, up to eps.
+
+    Args:
+      num_workers: number of workers, >= 1; the state holds that many copies.
+      strength: >= 0; 0 turns the compensation off. Not the scale of
+        :func:`compensate_delay`: here g * g is divided by the size of g.
+      decay: in [0, 1).
+      eps: > 0, inside the root.
+
+    Returns:
+      A transformation whose ``update`` requires ``params`` (x), ``stale_params`` (s) and
+      ``worker`` (int32 scalar). Updates keep their shapes and dtypes.
+
+    Raises:
+      ValueError: if a number is out of range; in ``update``, if ``params`` or
+        ``stale_params`` is ``None`` or a concrete ``worker`` is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx = compensate_delay_adaptive(num_workers=2, strength=0.5, decay=0.0)
+      >>> x, s, g = jnp.array([1.0]), jnp.array([0.5]), jnp.array([2.0])
+      >>> print(tx.update(g, tx.init(x), x, stale_params=s, worker=1)[0].round(4))
+      [2.5]
+
+    References:
+      Zheng et al., `Asynchronous Stochastic Gradient Descent with Delay Compensation
+      <https://arxiv.org/abs/1609.08326>`_, 2017 (DC-ASGD-a), as in the authors' code: one mean
+      square per worker, where the paper (as we recall) writes a single one.
+    """
+    require_count("num_workers", num_workers)
+    require_number("strength", strength, at_least=0)
+    require_number("decay", decay, at_least=0, below=1)
+    require_number("eps", eps, above=0)
+
+    def init_fn(params: optax.Params) -> CompensateDelayAdaptiveState:
+        return CompensateDelayAdaptiveState(
+            jax.tree.map(lambda x: jnp.zeros((num_workers, *x.shape), working_dtype(x)), params)
+        )
+
+    def update_fn(
+        updates: optax.Updates,
+        state: CompensateDelayAdaptiveState,
+        params: optax.Params | None = None,
+        *,
+        stale_params: optax.Params,
+        worker: ArrayLike,
+        **extra_args: Any,
+    ) -> tuple[optax.Updates, CompensateDelayAdaptiveState]:
+        del extra_args
+        if params is None or stale_params is None:
+            raise ValueError("compensate_delay_adaptive needs params and stale_params, got None")
+        require_worker(worker, num_workers)
+
+        def refresh(copies: jax.Array, g: jax.Array) -> jax.Array:
+            rate = jnp.asarray(decay, copies.dtype)
+            square = jnp.square(g.astype(copies.dtype))
+            return rate * read_worker(copies, worker) + (1 - rate) * square
+
+        mean_square = jax.tree.map(refresh, state.mean_square, updates)
+        corrected = jax.tree.map(
+            lambda g, x, s, ms: _corrected(
+                g, x, s, jnp.asarray(strength, ms.dtype) / jnp.sqrt(ms + jnp.asarray(eps, ms.dtype))
+            ),
+            updates,
+            params,
+            stale_params,
+            mean_square,
+        )
+        copies = jax.tree.map(
+            lambda all_workers, ms: write_worker(all_workers, worker, ms),
+            state.mean_square,
+            mean_square,
+        )
+        return corrected, CompensateDelayAdaptiveState(copies)
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _corrected(g: jax.Array, x: jax.Array, s: jax.Array, strength: ArrayLike) -> jax.Array:
+    """``g + strength * g * g * (x - s)`` in at least float32, cast back to the dtype of g."""
+    dtype = working_dtype(g, x)
+    wide, factor = g.astype(dtype), jnp.asarray(strength, dtype)
+    drift = x.astype(dtype) - s.astype(dtype)
+    # Not g * g first: a large gradient must not overflow when its correction is small.
+    corrected = wide + factor * drift * wide * wide
+    # Without drift or strength the correction is zero, not the NaN of 0 * inf.
+    unchanged = (drift == 0) | (factor == 0)
+    return jnp.where(unchanged, g, corrected.astype(g.dtype))

@@ -4,12 +4,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
 from async_optax.transforms.accumulation import gathers_arrivals
 from async_optax.transforms.sweepable import sweepable
+from async_optax.transforms.workers import read_worker, require_worker, write_worker
 from async_optax.validation import require_count
 
 
@@ -109,16 +109,16 @@ def track_staleness(
             params,
             **extra_args,
             worker=worker,
-            staleness=state.version - _read(state.read_versions, worker),
+            staleness=state.version - read_worker(state.read_versions, worker),
             stale_params=worker_params(state, worker),
         )
         version = state.version + jnp.asarray(extra_args.get("commit", True)).astype(jnp.int32)
         current = optax.apply_updates(params, updates)
         return updates, TrackStalenessState(
             version=version,
-            read_versions=state.read_versions.at[worker].set(version, mode="drop"),
+            read_versions=write_worker(state.read_versions, worker, version),
             stale_params=jax.tree.map(
-                lambda copies, x: copies.at[worker].set(x, mode="drop"), state.stale_params, current
+                lambda copies, x: write_worker(copies, worker, x), state.stale_params, current
             ),
             inner_state=inner_state,
         )
@@ -146,19 +146,4 @@ def worker_params(state: TrackStalenessState, worker: ArrayLike) -> optax.Params
       [8.]
     """
     require_worker(worker, state.read_versions.shape[0])
-    return jax.tree.map(lambda copies: _read(copies, worker), state.stale_params)
-
-
-def require_worker(worker: ArrayLike, num_workers: int) -> None:
-    """Raises ``ValueError`` if a concrete ``worker`` is not in ``[0, num_workers)``."""
-    if isinstance(worker, jax.core.Tracer):
-        return
-    if not np.all((np.asarray(worker) >= 0) & (np.asarray(worker) < num_workers)):
-        raise ValueError(f"worker must be in [0, {num_workers}), got {worker}")
-
-
-def _read(copies: jax.Array, worker: ArrayLike) -> jax.Array:
-    # Out of range is filled (NaN, or the lowest integer), never clamped to a neighbour;
-    # negative indices, which would wrap around, are sent out of range first.
-    worker = jnp.where(jnp.asarray(worker) < 0, copies.shape[0], worker)
-    return copies.at[worker].get(mode="fill")
+    return jax.tree.map(lambda copies: read_worker(copies, worker), state.stale_params)

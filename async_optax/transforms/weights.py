@@ -205,3 +205,47 @@ def exponential(rate: ArrayLike) -> WeightFn:
 
 def _exponential(staleness: ArrayLike, *, rate: ArrayLike) -> jax.Array:
     return jnp.exp(-jnp.multiply(rate, _as_float(staleness)))
+
+
+def delay_cap(concurrency: ArrayLike, smoothness: ArrayLike, learning_rate: ArrayLike) -> WeightFn:
+    """Weight 1 up to the concurrency C, ``min(1, 1 / (4 L eta tau))`` beyond it.
+
+    Args:
+      concurrency: C >= 1, jobs in flight.
+      smoothness: L > 0, the Lipschitz constant of the gradient.
+      learning_rate: eta > 0, the step size that the weight multiplies.
+
+    Returns:
+      A weight function.
+
+    Raises:
+      ValueError: if an argument is out of range.
+
+    Example:
+      >>> weight_fn = delay_cap(concurrency=4, smoothness=1.0, learning_rate=0.25)
+      >>> print(weight_fn(4), weight_fn(10))
+      1.0 0.1
+
+    References:
+      Koloskova, Stich, Jaggi, `Sharper Convergence Guarantees for Asynchronous SGD for
+      Distributed and Federated Learning <https://arxiv.org/abs/2206.08307>`_, 2022,
+      Theorem 8. Anything below the cap is allowed there; this is the cap.
+    """
+    require_number("concurrency", concurrency, at_least=1)
+    require_number("smoothness", smoothness, above=0)
+    require_number("learning_rate", learning_rate, above=0)
+    numbers = {"smoothness": smoothness, "learning_rate": learning_rate}
+    return Partial(_delay_cap, concurrency=concurrency, **numbers)
+
+
+def _delay_cap(
+    staleness: ArrayLike,
+    *,
+    concurrency: ArrayLike,
+    smoothness: ArrayLike,
+    learning_rate: ArrayLike,
+) -> jax.Array:
+    tau = _as_float(staleness)
+    safe_step = 1 / (4 * jnp.maximum(tau, 1))
+    cap = jnp.minimum(1, safe_step / jnp.multiply(smoothness, learning_rate))
+    return jnp.where(tau <= concurrency, jnp.ones_like(tau), cap)

@@ -17,6 +17,16 @@ METHODS = {
     "staleness_aware_sgd": ({}, lambda lr: optax.sgd(lr)),
     "delay_adaptive_sgd": ({"num_workers": 4}, lambda lr: optax.sgd(lr)),
     "dc_asgd": ({"strength": 0.5}, lambda lr: optax.sgd(lr)),
+    "ringmaster_sgd": ({"max_staleness": 4}, lambda lr: optax.sgd(lr)),
+    "dc_asgd_adaptive": ({"num_workers": 3}, lambda lr: optax.sgd(lr)),
+    "multi_momentum": (
+        {"num_workers": 3, "momentum": 0.5},
+        lambda lr: optax.sgd(lr, momentum=0.5),
+    ),
+    "dana": (
+        {"num_workers": 3, "momentum": 0.5},
+        lambda lr: optax.sgd(lr, momentum=0.5, nesterov=True),
+    ),
     "async_heavy_tailed": (
         {"threshold": 0.5, "weight_fn": ao.weights.polynomial(0.5)},
         lambda lr: optax.chain(transforms.bi_clip(0.0, 0.5), optax.sgd(lr)),
@@ -29,6 +39,10 @@ NEUTRAL = {
     "clipped_sgd": ({"max_norm": 1e6}, optax.sgd),
     "delay_adaptive_sgd": ({"num_workers": 1e6}, optax.sgd),
     "dc_asgd": ({"strength": 0.0}, optax.sgd),
+    "ringmaster_sgd": ({"max_staleness": 1e6}, optax.sgd),
+    "dc_asgd_adaptive": ({"num_workers": 3, "strength": 0.0}, optax.sgd),
+    "multi_momentum": ({"num_workers": 3, "momentum": 0.0}, optax.sgd),
+    "dana": ({"num_workers": 3, "momentum": 0.0}, optax.sgd),
     "async_heavy_tailed": (
         {"clipping": "none", "compensation": 0.0, "weight_fn": ao.weights.constant()},
         optax.sgd,

@@ -97,6 +97,9 @@ def test_neutral_parameters_equal_optax_bit_for_bit(name):
     assert_equal(steps(tx, 4, staleness=9), steps(reference(0.1), 4))
 
 
+IGNORES_STALENESS = {"sgd", "clipped_sgd", "multi_momentum", "dana"}
+
+
 @all_methods
 def test_staleness_matters_where_it_should(name):
     tx = make(name)
@@ -105,7 +108,7 @@ def test_staleness_matters_where_it_should(name):
         steps(tx, 1, staleness=50),
     )
     differs = any(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a != b).any()), fresh, stale)))
-    assert differs == (name not in ("sgd", "clipped_sgd"))
+    assert differs == (name not in IGNORES_STALENESS)
 
 
 @all_methods
@@ -170,7 +173,8 @@ def test_weighted_arrivals_are_gathered(name):
     tx = make(name)
     state, g = tx.init(PARAMS), gradients(0)
     extra = extra_args(PARAMS, 2)
-    waiting, state = tx.update(g, state, PARAMS, **extra, commit=False, weight=0.5)
+    other_worker = extra | {"worker": jnp.int32(0)}
+    waiting, state = tx.update(g, state, PARAMS, **other_worker, commit=False, weight=0.5)
     assert all((leaf == 0).all() for leaf in jax.tree.leaves(waiting))
     gathered, _ = tx.update(g, state, PARAMS, **extra, commit=True, weight=0.5)
     at_once, _ = tx.update(g, tx.init(PARAMS), PARAMS, **extra)
@@ -185,6 +189,10 @@ def test_unknown_extra_arguments_are_ignored(name):
 
 
 REQUIRED = {
+    "ringmaster_sgd": ["staleness"],
+    "dc_asgd_adaptive": ["stale_params", "worker"],
+    "multi_momentum": ["worker"],
+    "dana": ["worker"],
     "staleness_aware_sgd": ["staleness"],
     "delay_adaptive_sgd": ["staleness"],
     "dc_asgd": ["stale_params"],

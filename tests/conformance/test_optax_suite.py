@@ -22,17 +22,27 @@ ARGUMENTS = {
     "staleness_aware_sgd": {},
     "delay_adaptive_sgd": {"num_workers": 4.0},
     "dc_asgd": {"strength": 0.04},
+    "ringmaster_sgd": {"max_staleness": 4.0},
+    "dc_asgd_adaptive": {},
+    "multi_momentum": {"momentum": 0.5},
+    "dana": {"momentum": 0.5},
     "async_heavy_tailed": {"threshold": 10.0, "compensation": 0.25},
 }
 
 
+# What decides shapes cannot be injected or swept: it is bound beforehand.
+STATIC = {name: {"num_workers": 2} for name in ("dc_asgd_adaptive", "multi_momentum", "dana")}
+
+
 def factory_with_fresh_staleness(name):
     """Our factory, with the extra arguments that the suite does not know filled in."""
-    factory = ao.optimizers.get(name)
+    factory, static = ao.optimizers.get(name), STATIC.get(name, {})
+    signature = inspect.signature(factory)
+    free = [p for p in signature.parameters.values() if p.name not in static]
 
     @functools.wraps(factory)
     def make(*args, **kwargs):
-        tx = factory(*args, **kwargs)
+        tx = factory(*args, **kwargs, **static)
 
         def update(updates, state, params=None, **extra_args):
             fresh = {"staleness": jnp.int32(0), "stale_params": params, "worker": jnp.int32(0)}
@@ -40,6 +50,7 @@ def factory_with_fresh_staleness(name):
 
         return optax.GradientTransformationExtraArgs(tx.init, update)
 
+    make.__signature__ = signature.replace(parameters=free)
     return make
 
 

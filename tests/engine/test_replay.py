@@ -21,6 +21,14 @@ METHODS = {
     "staleness_aware_sgd": ("staleness_aware_sgd", {}, {}),
     "delay_adaptive_sgd": ("delay_adaptive_sgd", {"num_workers": 3}, {"num_workers": 3}),
     "dc_asgd": ("dc_asgd", {"strength": 0.5}, {"strength": 0.5}),
+    "ringmaster_sgd": ("ringmaster_sgd", {"max_staleness": 3}, {"max_staleness": 3}),
+    "dc_asgd_adaptive": (
+        "dc_asgd_adaptive",
+        {"num_workers": 5, "strength": 0.5, "decay": 0.8},
+        {"strength": 0.5, "decay": 0.8},
+    ),
+    "multi_momentum": ("multi_momentum", {"num_workers": 5, "momentum": 0.7}, {"momentum": 0.7}),
+    "dana": ("dana", {"num_workers": 5, "momentum": 0.7}, {"momentum": 0.7}),
 }
 OPTIONS = {"clipping": "coordinate", "threshold": 0.2, "compensation": 0.5}
 METHODS["async_heavy_tailed"] = ("async_heavy_tailed", OPTIONS, OPTIONS)

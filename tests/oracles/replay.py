@@ -52,7 +52,8 @@ def replay(model, rule, timeline, key, x0, noise=None):
         losses.append(loss)
         tau = int(timeline.version[i] - timeline.read_version[i])
         commit = bool(timeline.commit[i])
-        x = rule.step(x, g, stale, tau, float(timeline.weight[i]), commit)
+        worker, weight = int(timeline.worker[i]), float(timeline.weight[i])
+        x = rule.step(x, g, stale, tau, worker, weight, commit)
         if commit:
             versions.append(x)
     return np.array(versions), np.array(losses)

@@ -19,6 +19,10 @@ FORMULAS = {
     "concurrency": (weights.concurrency(6), lambda tau: 6 / max(6, tau + 1)),
     "cutoff": (weights.cutoff(5), lambda tau: float(tau <= 5)),
     "exponential": (weights.exponential(0.3), lambda tau: math.exp(-0.3 * tau)),
+    "delay_cap": (
+        weights.delay_cap(6, smoothness=2.0, learning_rate=0.05),
+        lambda tau: 1.0 if tau <= 6 else min(1, 1 / (4 * 2.0 * 0.05 * tau)),
+    ),
 }
 
 
@@ -65,6 +69,9 @@ def test_bad_staleness_raises(name):
         (lambda: weights.concurrency(0), "num_workers must be a finite number >= 1, got 0"),
         (lambda: weights.cutoff(float("nan")), "max_staleness must be .* got nan"),
         (lambda: weights.exponential(float("inf")), "rate must be .* got inf"),
+        (lambda: weights.delay_cap(0, 1.0, 0.1), "concurrency must be"),
+        (lambda: weights.delay_cap(1, 0.0, 0.1), "smoothness must be"),
+        (lambda: weights.delay_cap(1, 1.0, -0.1), "learning_rate must be"),
     ],
 )
 def test_bad_numbers_raise(make, message):
