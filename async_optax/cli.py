@@ -138,12 +138,12 @@ class Run:
 
     def make(self) -> Contest:
         """Builds the contest."""
-        factories = {method: optimizers.get(method) for method in self.methods}
+        factories = [(method, optimizers.get(method)) for method in self.methods]
         taken: set[str] = set()
         entrants = []
         for name in self.protocols:
             protocol = _protocol(name, self.buffer_size)
-            for method, factory in factories.items():
+            for method, factory in factories:
                 arguments = _arguments(factory, self.arguments, self.num_workers)
                 taken |= arguments.keys()
                 entrants.append(Entrant(method, protocol, arguments, "", name == "synchronous"))
@@ -165,7 +165,7 @@ class Run:
             runtimes=model,
             num_workers=self.num_workers,
             max_time=self.max_time,
-            learning_rates=sorted(set(self.learning_rates)),
+            learning_rates=sorted(self.learning_rates),
             seeds=self.seeds,
             target=self.target,
             num_evaluations=self.num_evaluations,

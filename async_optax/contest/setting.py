@@ -16,6 +16,8 @@ from async_optax.timelines.runtimes import RuntimeModel
 from async_optax.validation import require_count, require_number, require_seed
 
 _MAX_ARRIVALS = 5e6
+_MAX_WORKERS = 100_000
+_MAX_EVALUATIONS = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +79,11 @@ class Contest:
           ValueError: naming what is wrong.
         """
         require_count("num_workers", self.num_workers)
+        require_number("num_workers", self.num_workers, at_most=_MAX_WORKERS)
         require_number("max_time", self.max_time, above=0)
         require_number("target", self.target, above=0, at_most=1)
         require_count("num_evaluations", self.num_evaluations)
+        require_number("num_evaluations", self.num_evaluations, at_most=_MAX_EVALUATIONS)
         labels = [(entrant.label, entrant.protocol.name) for entrant in self.entrants]
         for name, values in (
             ("entrants", labels),

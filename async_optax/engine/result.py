@@ -104,9 +104,6 @@ def find_divergence(
     Parameters that stopped being finite after the last loss was taken count at the last arrival.
     """
     found = []
-    if not params_are_finite:
-        last = int(arrivals["version"][-1]), float(arrivals["time"][-1])
-        found.append(Divergence(*last, "parameters"))
     for table, names in (
         (arrivals, ["loss"]),
         (evaluations, [name for name in evaluations if name not in ("version", "time")]),
@@ -118,4 +115,7 @@ def find_divergence(
                 found.append(
                     Divergence(int(table["version"][row]), float(table["time"][row]), name)
                 )
+    if not found and not params_are_finite:
+        last = int(arrivals["version"][-1]), float(arrivals["time"][-1])
+        found.append(Divergence(*last, "parameters"))
     return min(found, key=lambda divergence: divergence.time, default=None)

@@ -17,7 +17,7 @@ from async_optax.engine.program import MAX_ARRIVALS, Server, Structures, run_chu
 from async_optax.engine.progress import Progress, reporting
 from async_optax.engine.record import Recorder, check_recorders, resolve
 from async_optax.engine.result import Result, find_divergence
-from async_optax.engine.worker import WorkerProgram, gradient
+from async_optax.engine.worker import WorkerProgram, check_worker, gradient
 from async_optax.timelines import Timeline
 from async_optax.transforms import TrackStalenessState, gathers_arrivals, split_numbers
 
@@ -59,7 +59,8 @@ def simulate(
       key: a typed key, ``jax.random.key(seed)``. It initialises the parameters and seeds
         the jobs.
       worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
-      lanes: width of a wave, or ``"auto"`` to measure which is fastest.
+      lanes: width of a wave, or ``"auto"`` to measure which is fastest. Keys of another
+        generator than threefry need 1: theirs draws other numbers under ``vmap``.
       record: what to keep of each arrival beside the loss; see
         :mod:`async_optax.engine.record`.
       evaluate_every: commits between evaluations; or
@@ -96,11 +97,17 @@ def simulate(
         raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
     if problem.evaluate is None and (evaluate_every or evaluate_at) is not None:
         raise ValueError("problem.evaluate is None: there is nothing to evaluate")
+    check_worker(worker or gradient(), problem)
     recorders = resolve(record)
     check_recorders(recorders, jax.eval_shape(problem.init, key))
     plan = compile_timeline(timeline)
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
     run = _Run(problem, optimizer, plan, evaluations, key, worker or gradient(), recorders)
+    if jax.random.key_impl(key) != "threefry2x32" and lanes != 1:
+        raise ValueError(
+            f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use lanes=1, or "
+            "jax.random.key(seed, impl='threefry2x32')"
+        )
     choice = choose_lanes(
         lanes, plan.num_arrivals, run.mean_wave, run.seconds_per_arrival, MAX_ARRIVALS
     )
@@ -122,8 +129,8 @@ def simulate(
             if time.perf_counter() - started < _CHUNK_SECONDS:
                 budget = min(2 * budget, MAX_ARRIVALS)
             report(span.last_arrival, plan.num_arrivals)
-            losses_are_finite = np.isfinite(records[-1][:, 0]).all()
-            if not (losses_are_finite and np.isfinite(metrics[-1]).all() and _is_finite(server)):
+            # Not the parameters: where a run is found to diverge must not depend on its chunks.
+            if not (np.isfinite(records[-1][:, 0]).all() and np.isfinite(metrics[-1]).all()):
                 break
     arrivals, evaluated = run.tables(np.concatenate(records), np.concatenate(metrics))
     diverged = find_divergence(arrivals, evaluated, bool(_is_finite(server)))
@@ -234,9 +241,9 @@ class _Run:
     def _num_rows(self, num_bytes: int) -> int:
         """Rows of the slot buffer: a shape, so seeds should agree on it where that is cheap."""
         plan = self._plan
-        spare = plan.num_workers - plan.num_rows
+        spare = plan.num_workers + 1 - plan.num_rows
         shared = plan.num_slots > 1 and spare * num_bytes <= _SPARE_BYTES
-        return max(plan.num_rows, plan.num_workers) if shared else plan.num_rows
+        return max(plan.num_rows, plan.num_workers + 1) if shared else plan.num_rows
 
     def mean_wave(self, lanes: int) -> float:
         """Mean number of arrivals per wave."""

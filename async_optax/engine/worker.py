@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from async_optax.engine.problem import Problem
@@ -48,3 +49,35 @@ def _gradient(
             lambda g, n: g + n.astype(g.dtype), update, problem.noise(noise_key, update)
         )
     return update, loss
+
+
+def check_worker(worker: WorkerProgram, problem: Problem) -> None:
+    """Checks without computing that a worker program returns an update and a loss.
+
+    Args:
+      worker: the program.
+      problem: a problem whose own check has passed.
+
+    Raises:
+      ValueError: if it fails, or returns something else.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    params = jax.eval_shape(problem.init, key)
+    index = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def program(params: optax.Params, index: jax.Array, key: jax.Array) -> tuple:
+        update, loss = worker(problem, params, index, key)
+        return update, loss
+
+    try:
+        update, loss = jax.eval_shape(program, params, index, key)
+    except Exception as error:  # a user's function may raise anything
+        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        raise ValueError(f"the worker program fails: {reason}") from error
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (update, params)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"the worker program must return an update like the parameters, got {update}"
+        )
+    if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise ValueError(f"the worker program must return one scalar loss, got {loss}")

@@ -53,7 +53,7 @@ def async_heavy_tailed(
       learning_rate: a number > 0, or a schedule of the commits.
       clipping: ``"coordinate"`` clips each coordinate (BiClip when ``lower > 0``),
         ``"global_norm"`` the norm, ``"none"`` nothing.
-      threshold: c > 0 in gradient units: the largest coordinate, or the largest norm, that
+      threshold: c >= 1e-15 in gradient units: the largest coordinate, or the largest norm, that
         passes; also the unit of the compensation.
       lower: with ``"coordinate"``, the least magnitude of a non-zero coordinate, in
         ``[0, threshold]``.
@@ -88,7 +88,7 @@ def async_heavy_tailed(
       Zheng et al., `DC-ASGD <https://arxiv.org/abs/1609.08326>`_, 2017.
     """
     require_learning_rate(learning_rate)
-    require_number("threshold", threshold, above=0)
+    require_number("threshold", threshold, at_least=1e-15)
     require_number("compensation", compensation, at_least=0)
     _require_choice("clipping", clipping, _CLIPPINGS)
     _require_choice("order", order, _ORDERS)

@@ -49,7 +49,7 @@ def plot_accuracy(path: Path, contest: Contest, standings: Sequence[Standing]) -
 
 
 def _fastest_baseline(standings: Sequence[Standing]) -> Standing | None:
-    """The baseline that speed-ups count from; without one, the most accurate."""
+    """The baseline that speed-ups count from; if none reached the target, the most accurate."""
     baselines = [standing for standing in standings if standing.entrant.baseline]
     return min(
         baselines,

@@ -104,9 +104,14 @@ class Timeline:
         Raises:
           ValueError: naming the first row that breaks one, and which.
         """
-        for name in ("worker", "read_version", "version", "start_time", "time", "weight"):
-            if getattr(self, name).shape != self.commit.shape:
+        kinds = {"worker": "i", "read_version": "i", "version": "i", "start_time": "f"}
+        kinds |= {"time": "f", "weight": "f", "accepted": "b", "commit": "b"}
+        for name, kind in kinds.items():
+            column = getattr(self, name)
+            if column.shape != self.commit.shape:
                 raise ValueError(f"timeline column {name} is not as long as commit")
+            if column.dtype.kind != kind:
+                raise ValueError(f"timeline column {name} has the wrong dtype {column.dtype}")
         before = np.concatenate([[0], np.cumsum(self.commit)[:-1]])
         commit_times = self.commit_times
         rules = {
@@ -118,7 +123,8 @@ class Timeline:
             "a job starts before it arrives": (self.start_time >= 0)
             & (self.start_time <= self.time),
             "time is within end_time": self.time <= self.end_time,
-            "weight is finite and >= 0": np.isfinite(self.weight) & (self.weight >= 0),
+            "weight is finite and >= 0": ~self.accepted
+            | (np.isfinite(self.weight) & (self.weight >= 0)),
             "a commit accepts its arrival": ~self.commit | self.accepted,
             # A job may start at the very time of a commit, before it or after it.
             "read_version is current at start_time": (

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from async_optax.transforms.precision import working_dtype
+from async_optax.transforms.precision import scale_or_drop, working_dtype
 from async_optax.transforms.sweepable import sweepable
 
 
@@ -86,7 +86,7 @@ def accumulate_until_commit(
             raise TypeError(f"commit and weight go together: {missing} is missing")
 
         accumulated = jax.tree.map(
-            lambda acc, g: acc + jnp.asarray(weight, acc.dtype) * g.astype(acc.dtype),
+            lambda acc, g: acc + scale_or_drop(g.astype(acc.dtype), weight),
             state.accumulated,
             updates,
         )

@@ -44,7 +44,8 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
     References:
       Zheng et al., `Asynchronous Stochastic Gradient Descent with Delay Compensation
       <https://arxiv.org/abs/1609.08326>`_, 2017. The outer product is the Hessian's estimate
-      for likelihood losses only: on a quadratic it is wrong.
+      for likelihood losses only: on a quadratic it is wrong. Under ``optax.masked`` it needs
+      ``mask_compatible_extra_args=True``, so that the mask reaches ``stale_params``.
     """
     require_number("strength", strength, at_least=0)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.typing import ArrayLike
 
 
 def working_dtype(*arrays: Any) -> jnp.dtype:
@@ -45,3 +46,15 @@ def scaled_norm(updates: Any) -> tuple[jax.Array, jax.Array]:
     largest = jnp.where(largest > 0, largest, jnp.ones([], dtype))
     squares = [jnp.sum(jnp.square(x.astype(dtype) / largest)) for x in leaves]
     return largest, jnp.sqrt(sum(squares, jnp.zeros([], dtype)))
+
+
+def scale_or_drop(g: jax.Array, factor: ArrayLike) -> jax.Array:
+    """Returns ``factor * g`` in the dtype of g, and zero where the factor is zero.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(scale_or_drop(jnp.array([jnp.inf, 1.0]), 0.0))
+      [0. 0.]
+    """
+    factor = jnp.asarray(factor).astype(g.dtype)
+    return jnp.where(factor == 0, jnp.zeros_like(g), g * factor)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
+from async_optax.transforms.precision import scale_or_drop
 from async_optax.transforms.sweepable import sweepable
 from async_optax.transforms.weights import WeightFn
 
@@ -52,7 +53,8 @@ def scale_by_staleness(weight_fn: WeightFn) -> optax.GradientTransformationExtra
         factor = jnp.asarray(weight_fn(staleness))
         if factor.shape:
             raise ValueError(f"staleness must be a scalar, got shape {factor.shape}")
-        return jax.tree.map(lambda g: g * factor.astype(g.dtype), updates), state
+        # A weight of zero drops the gradient, also one that is not finite.
+        return jax.tree.map(lambda g: scale_or_drop(g, factor), updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
 

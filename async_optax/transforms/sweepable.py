@@ -47,6 +47,9 @@ def split_numbers(tree: Any) -> tuple[tuple[Any, ...], Structure]:
     Returns:
       ``(numbers, structure)`` with ``structure.join(numbers)`` equal to ``tree``.
 
+    Raises:
+      TypeError: if a leaf is neither a number nor hashable.
+
     Example:
       >>> numbers, structure = split_numbers({"a": 2.5, "b": "l2", "c": 3})
       >>> numbers
@@ -57,6 +60,12 @@ def split_numbers(tree: Any) -> tuple[tuple[Any, ...], Structure]:
     leaves, treedef = jax.tree.flatten(tree)
     numbers = tuple(leaf for leaf in leaves if _is_number(leaf))
     fixed = tuple((i, leaf) for i, leaf in enumerate(leaves) if not _is_number(leaf))
+    for _, leaf in fixed:
+        if type(leaf).__hash__ is None:
+            raise TypeError(
+                f"{leaf!r} is neither a number nor hashable: use a function, a frozen "
+                "dataclass, or jax.tree_util.Partial"
+            )
     return numbers, Structure(treedef, fixed)
 
 

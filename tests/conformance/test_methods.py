@@ -269,7 +269,7 @@ def test_unknown_methods_name_their_neighbours():
         ({"clipping": "l2"}, "clipping must be one of coordinate, global_norm, none; got 'l2'"),
         ({"order": "x"}, "order must be one of"),
         ({"clip_at": "x"}, "clip_at must be one of"),
-        ({"threshold": 0.0}, "threshold must be a finite number > 0"),
+        ({"threshold": 0.0}, "threshold must be a finite number >= 1e-15"),
         ({"compensation": -1.0}, "compensation must be a finite number >= 0"),
         ({"lower": 1.0}, "lower must be <= upper"),
     ],

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -13,6 +14,13 @@ from tests.engine.problems import make_timeline, quadratic_problem, run_quadrati
 
 def problem(**changes):
     return dataclasses.replace(quadratic_problem(), **changes)
+
+
+class _Unhashable:
+    __hash__ = None
+
+    def __call__(self, x, batch, key):
+        return jnp.sum(x)
 
 
 BAD_INPUT = {
@@ -60,6 +68,31 @@ BAD_INPUT = {
         "problem.loss fails on arguments",
     ),
     "worker": (lambda: run_quadratic(worker=3), TypeError, "worker must be a worker program"),
+    "worker of another shape": (
+        lambda: run_quadratic(worker=lambda problem, x, worker, key: (x[:1], jnp.float32(0))),
+        ValueError,
+        "worker program must return an update like the parameters",
+    ),
+    "worker with a vector loss": (
+        lambda: run_quadratic(worker=lambda problem, x, worker, key: (x, x)),
+        ValueError,
+        "worker program must return one scalar loss",
+    ),
+    "worker that returns one thing": (
+        lambda: run_quadratic(worker=lambda problem, x, worker, key: jnp.float32(0)),
+        ValueError,
+        "the worker program fails",
+    ),
+    "unhashable": (
+        lambda: run_quadratic(problem(loss=_Unhashable())),
+        TypeError,
+        "neither a number nor hashable",
+    ),
+    "rbg": (
+        lambda: run_quadratic(key=jax.random.key(0, impl="rbg"), lanes=4),
+        ValueError,
+        "keys of rbg draw other numbers under vmap: use lanes=1",
+    ),
     "progress": (lambda: run_quadratic(progress="yes"), TypeError, "progress must be"),
     "tracked twice": (
         lambda: run_quadratic(optimizer=ao.transforms.track_staleness(ao.optimizers.sgd(0.1), 4)),

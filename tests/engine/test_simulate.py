@@ -75,7 +75,7 @@ def test_slots_are_few_where_memory_is_dear(monkeypatch):
     monkeypatch.setattr(simulate_module, "_SPARE_BYTES", 0)
     run_quadratic(timeline=timeline)
     assert num_slots < 8
-    assert seen[0] == 8  # one per worker: every seed has the same shape
+    assert seen[0] == 9  # one per worker: every seed has the same shape
     assert seen[-1] == ao.engine.compile_timeline(timeline).num_rows < 8
 
 
@@ -243,6 +243,31 @@ def test_divergence_is_located_and_leaves_finite_tables(lanes):
     assert result.arrivals["time"][-1] < diverged.time
     assert len(result.arrivals["loss"]) < 500
     assert re.match(r"diverged at version \d+, time [\d.e+]+ \((loss|distance) not", str(diverged))
+
+
+def test_divergence_is_located_whatever_the_chunks(monkeypatch):
+    def located():
+        result = ao.simulate(
+            PROBLEM,
+            ao.optimizers.sgd(lambda step: jnp.where(step == 185, jnp.inf, 0.01)),
+            make_timeline(600, num_workers=16),
+            key=KEY,
+            lanes=1,
+        )
+        return result.diverged
+
+    first = located()
+    assert first is not None
+    assert 185 < first.version < 260
+    for size in (1, 7, 186):
+        monkeypatch.setattr(simulate_module, "_FIRST_CHUNK", size)
+        monkeypatch.setattr(simulate_module, "_CHUNK_SECONDS", 0.0)
+        assert located() == first
+
+
+def test_other_generators_run_one_by_one():
+    key = jax.random.key(0, impl="rbg")
+    assert np.isfinite(run_quadratic(key=key, lanes=1).params).all()
 
 
 def test_parameters_that_break_last_are_noticed():

@@ -208,6 +208,8 @@ def test_verify_notices_overlaps_and_short_columns():
         dataclasses.replace(good, worker=np.zeros_like(good.worker)).verify()
     with pytest.raises(ValueError, match="timeline column weight is not as long as commit"):
         dataclasses.replace(good, weight=good.weight[:-1]).verify()
+    with pytest.raises(ValueError, match="timeline column commit has the wrong dtype int64"):
+        dataclasses.replace(good, commit=good.commit.astype(np.int64)).verify()
 
 
 class _Stubborn:

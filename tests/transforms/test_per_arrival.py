@@ -106,6 +106,27 @@ def test_every_arrival_commits_without_the_arguments():
         np.testing.assert_array_equal(updates, expected)
 
 
+def test_a_weight_of_zero_drops_what_is_not_finite():
+    g = jnp.array([jnp.inf, jnp.nan, 1.0])
+    tx = scale_by_staleness(weights.cutoff(2))
+    assert not tx.update(g, tx.init(g), staleness=5)[0].any()
+    tx = accumulate_until_commit(optax.sgd(1.0))
+    _, state = tx.update(g, tx.init(g), commit=False, weight=0.0)
+    updates, _ = tx.update(jnp.ones(3), state, commit=True, weight=1.0)
+    np.testing.assert_array_equal(updates, -1)
+
+
+def test_masked_compensation_needs_its_mask_for_the_stale_params_too():
+    params = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    tx = optax.masked(
+        compensate_delay(1.0), {"a": True, "b": False}, mask_compatible_extra_args=True
+    )
+    stale = {"a": jnp.zeros(2), "b": jnp.zeros(2)}
+    updates, _ = tx.update(params, tx.init(params), params, stale_params=stale)
+    np.testing.assert_array_equal(updates["a"], 2)
+    np.testing.assert_array_equal(updates["b"], 1)
+
+
 def test_accumulation_rejects_half_of_the_arguments():
     tx = accumulate_until_commit(optax.sgd(1.0))
     with pytest.raises(TypeError, match="weight is missing"):
