@@ -31,7 +31,7 @@ LEARNING_RATE = 0.01
 MODELS = {
     # name: layer widths, arrivals per turn, claimed ratio
     "small (MLP 784-128-10)": ((784, 128, 10), 4000, 0.85),
-    "larger (MLP 784-1024-1024-10)": ((784, 1024, 1024, 10), 600, 0.95),
+    "larger (MLP 784-1024-1024-10)": ((784, 1024, 1024, 10), 1000, 0.95),
 }
 
 

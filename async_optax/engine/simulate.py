@@ -92,22 +92,19 @@ def simulate(
       >>> bool(result.evaluations["error"][-1] < 0.1)
       True
     """
-    optimizer = _checked(problem, optimizer, timeline, key)
-    if worker is not None and not callable(worker):
-        raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
-    if problem.evaluate is None and (evaluate_every or evaluate_at) is not None:
+    if not isinstance(problem, Problem):
+        raise TypeError(f"problem must be an async_optax.Problem, got {type(problem).__name__}")
+    if not isinstance(timeline, Timeline):
+        raise TypeError(f"timeline must be an async_optax.Timeline, got {type(timeline).__name__}")
+    _check_key(key, lanes)
+    if problem.evaluate is None and not (evaluate_every is None and evaluate_at is None):
         raise ValueError("problem.evaluate is None: there is nothing to evaluate")
-    check_worker(worker or gradient(), problem)
-    recorders = resolve(record)
-    check_recorders(recorders, jax.eval_shape(problem.init, key))
+    worker, recorders = gradient() if worker is None else worker, resolve(record)
+    _check_fit(problem, worker, recorders)
+    optimizer = _checked_optimizer(optimizer, problem, timeline)
     plan = compile_timeline(timeline)
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
-    run = _Run(problem, optimizer, plan, evaluations, key, worker or gradient(), recorders)
-    if jax.random.key_impl(key) != "threefry2x32" and lanes != 1:
-        raise ValueError(
-            f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use lanes=1, or "
-            "jax.random.key(seed, impl='threefry2x32')"
-        )
+    run = _Run(problem, optimizer, plan, evaluations, key, worker, recorders)
     choice = choose_lanes(
         lanes, plan.num_arrivals, run.mean_wave, run.seconds_per_arrival, MAX_ARRIVALS
     )
@@ -162,23 +159,43 @@ def _before(table: Mapping[str, np.ndarray], time: float) -> dict[str, np.ndarra
     return {name: column[table["time"] < time] for name, column in table.items()}
 
 
-def _checked(
-    problem: Problem, optimizer: optax.GradientTransformation, timeline: Timeline, key: jax.Array
+def _check_key(key: jax.Array, lanes: int | str) -> None:
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
+        raise TypeError(f"key must be one typed key, jax.random.key(seed); got {key!r}")
+    if jax.random.key_impl(key) != "threefry2x32" and lanes != 1:
+        raise ValueError(
+            f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use lanes=1, or "
+            "jax.random.key(seed, impl='threefry2x32')"
+        )
+
+
+_FITTING: set[Any] = set()  # what has been checked once: tracing it again would cost each run
+
+
+def _check_fit(problem: Problem, worker: WorkerProgram, recorders: dict[str, Recorder]) -> None:
+    """Checks the user's functions against each other, once for equal structures and shapes."""
+    if not callable(worker):
+        raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
+    numbers, structure = split_numbers(problem)
+    shapes = tuple((jnp.shape(number), jnp.result_type(number)) for number in numbers)
+    fit = structure, shapes, worker, tuple(recorders.items()), jnp.result_type(float)
+    if fit in _FITTING:
+        return
+    problem.check()
+    check_worker(worker, problem)
+    check_recorders(recorders, jax.eval_shape(problem.init, jax.random.key(0)))
+    _FITTING.add(fit)
+
+
+def _checked_optimizer(
+    optimizer: optax.GradientTransformation, problem: Problem, timeline: Timeline
 ) -> optax.GradientTransformationExtraArgs:
-    """Checks the arguments before anything is compiled."""
-    if not isinstance(problem, Problem):
-        raise TypeError(f"problem must be an async_optax.Problem, got {type(problem).__name__}")
-    if not isinstance(timeline, Timeline):
-        raise TypeError(f"timeline must be an async_optax.Timeline, got {type(timeline).__name__}")
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(
             "optimizer must be a gradient transformation such as ao.optimizers.sgd(0.1), "
             f"got {optimizer!r}"
         )
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
-        raise TypeError(f"key must be one typed key, jax.random.key(seed); got {key!r}")
-    problem.check()
     optimizer = optax.with_extra_args_support(optimizer)
     state = jax.eval_shape(lambda: optimizer.init(problem.init(jax.random.key(0))))
     if isinstance(state, TrackStalenessState):
