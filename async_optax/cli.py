@@ -22,7 +22,7 @@ except ImportError as error:
     ) from error
 
 from async_optax import noise, optimizers, report
-from async_optax.contest import Contest, Entrant, Standing, run_contest
+from async_optax.contest import Contest, Entrant, run_contest
 from async_optax.demo import demo_contest
 from async_optax.problems import digits
 from async_optax.timelines import protocols, runtimes
@@ -263,7 +263,7 @@ def _require_device() -> None:
         raise OSError(f"JAX finds no device ({reason}); is JAX_PLATFORMS right?") from error
 
 
-def _run(contest: Contest, output: Path, console: Console) -> list[Standing]:
+def _run(contest: Contest, output: Path, console: Console) -> None:
     """Runs a contest, writes its results and prints its table."""
     contest.check()
     report.require_writable(output)
@@ -298,7 +298,6 @@ def _run(contest: Contest, output: Path, console: Console) -> list[Standing]:
             f"no run reached the target accuracy {contest.target:g} (best mean: {best:.3f}); "
             "lower --target or raise --max-time"
         )
-    return standings
 
 
 def _list_methods(console: Console) -> None:

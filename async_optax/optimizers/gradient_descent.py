@@ -105,10 +105,7 @@ def staleness_aware_sgd(
       Zhang, Gupta, Lian, Liu, `Staleness-aware Async-SGD for Distributed Deep Learning
       <https://arxiv.org/abs/1511.05950>`_, 2016.
     """
-    require_learning_rate(learning_rate)
-    return optax.chain(
-        scale_by_staleness(weights.inverse()), accumulate_until_commit(optax.sgd(learning_rate))
-    )
+    return _weighted_sgd(learning_rate, weights.inverse())
 
 
 @register
@@ -139,11 +136,7 @@ def delay_adaptive_sgd(
       Mishchenko, Bach, Even, Woodworth, `Asynchronous SGD Beats Minibatch SGD Under
       Arbitrary Delays <https://arxiv.org/abs/2206.07638>`_, 2022; their delay is tau + 1.
     """
-    require_learning_rate(learning_rate)
-    return optax.chain(
-        scale_by_staleness(weights.concurrency(num_workers)),
-        accumulate_until_commit(optax.sgd(learning_rate)),
-    )
+    return _weighted_sgd(learning_rate, weights.concurrency(num_workers))
 
 
 @register
@@ -177,8 +170,13 @@ def ringmaster_sgd(
       Theirs accepts tau < R. An ignored arrival still counts as a commit here; a protocol that
       rejects it does not let it count.
     """
+    return _weighted_sgd(learning_rate, weights.cutoff(max_staleness))
+
+
+def _weighted_sgd(
+    learning_rate: optax.ScalarOrSchedule, weight_fn: weights.WeightFn
+) -> optax.GradientTransformationExtraArgs:
     require_learning_rate(learning_rate)
     return optax.chain(
-        scale_by_staleness(weights.cutoff(max_staleness)),
-        accumulate_until_commit(optax.sgd(learning_rate)),
+        scale_by_staleness(weight_fn), accumulate_until_commit(optax.sgd(learning_rate))
     )
