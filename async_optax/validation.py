@@ -95,6 +95,19 @@ def require_count(name: str, value: Any, *, at_least: int = 1) -> None:
         raise ValueError(f"{name} must be an integer >= {at_least}, got {value}")
 
 
+def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Raises unless ``value`` is one of the strings ``allowed``.
+
+    Example:
+      >>> require_choice("order", "last", ("first", "second"))
+      Traceback (most recent call last):
+      ...
+      ValueError: order must be one of first, second; got 'last'
+    """
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
 def require_learning_rate(learning_rate: Any) -> None:
     """Raises unless ``learning_rate`` is a schedule, a tracer or a finite number > 0."""
     if not callable(learning_rate):

@@ -13,7 +13,7 @@ from jax import lax
 from async_optax.engine.problem import Problem
 from async_optax.engine.record import ArrivalInfo, Recorder
 from async_optax.engine.worker import WorkerProgram
-from async_optax.transforms import Structure
+from async_optax.transforms import Structure, served_params
 
 MAX_ARRIVALS = 2048  # per call; shapes never depend on how many there really are
 MAX_SEGMENTS = 64
@@ -27,7 +27,8 @@ class Server(NamedTuple):
     Attributes:
       params: the current version.
       opt_state: the optimizer's state.
-      slots: the live versions, like params with a leading axis ``[num_rows]``.
+      slots: the live versions as workers read them (the parameters, or the optimizer's
+        look-ahead), like params with a leading axis ``[num_rows]``.
     """
 
     params: optax.Params
@@ -149,8 +150,9 @@ def _single_wave(
         stale_params = _read(server.slots, row[READ_SLOT])
         gradient, loss = structures.worker(problem, stale_params, row[WORKER], job_keys[arrival])
         weight = chunk.weights[arrival]
+        gradient_fn = _gradient_fn(structures, problem, row, job_keys[arrival])
         server, values = _apply(
-            structures, optimizer, server, row, weight, stale_params, gradient, loss
+            structures, optimizer, server, row, weight, stale_params, gradient, loss, gradient_fn
         )
         return server, records.at[arrival].set(values)
 
@@ -180,8 +182,17 @@ def _wide_wave(
             gradient = _read(gradients, lane)
             stale = _read(server.slots, row[READ_SLOT])
             weight = chunk.weights[arrival]
+            gradient_fn = _gradient_fn(structures, problem, row, keys[lane])
             server, values = _apply(
-                structures, optimizer, server, row, weight, stale, gradient, losses[lane]
+                structures,
+                optimizer,
+                server,
+                row,
+                weight,
+                stale,
+                gradient,
+                losses[lane],
+                gradient_fn,
             )
             return server, records.at[arrival].set(values)
 
@@ -199,25 +210,39 @@ def _apply(
     stale_params: optax.Params,
     gradient: optax.Updates,
     loss: jax.Array,
+    gradient_fn: Callable[[optax.Params], optax.Updates],
 ) -> tuple[Server, jax.Array]:
     """Lets the optimizer see one arrival and stores the parameters that follow."""
     extra_args = {
         "staleness": row[STALENESS],
         "stale_params": stale_params,
         "worker": row[WORKER],
+        "gradient_fn": gradient_fn,
     }
     if not structures.commits_every_arrival:
         extra_args |= {"commit": row[COMMIT].astype(bool), "weight": weight}
     update, opt_state = optimizer.update(gradient, server.opt_state, server.params, **extra_args)
     params = optax.apply_updates(server.params, update)
+    served = served_params(params, opt_state)
+    if served is not params and not structures.commits_every_arrival:
+        # A version is served as it was at its commit, however the look-ahead moves on.
+        before = _read(server.slots, row[WRITE_SLOT])
+        served = jax.tree.map(lambda x, old: jnp.where(row[COMMIT], x, old), served, before)
     slots = jax.tree.map(
         lambda copies, x: lax.dynamic_update_index_in_dim(copies, x, row[WRITE_SLOT], 0),
         server.slots,
-        params,
+        served,
     )
     info = ArrivalInfo(loss, gradient, update, server.params, stale_params, row[STALENESS])
     values = [jnp.asarray(record(info), float) for _, record in structures.recorders]
     return Server(params, opt_state, slots), jnp.stack(values)
+
+
+def _gradient_fn(
+    structures: Structures, problem: Problem, row: jax.Array, key: jax.Array
+) -> Callable[[optax.Params], optax.Updates]:
+    """The job's gradient at any parameters, with the same batch and noise: free unless called."""
+    return lambda params: structures.worker(problem, params, row[WORKER], key)[0]
 
 
 def _read(copies: Any, index: jax.Array) -> Any:

@@ -4,7 +4,11 @@ Every method takes ``learning_rate`` first, runs under every protocol, and is fo
 through :func:`names`, :func:`get` and :func:`make`.
 """
 
-from async_optax.optimizers.delay_compensated import dc_asgd, dc_asgd_adaptive
+from async_optax.optimizers.adadelay import adadelay
+from async_optax.optimizers.delay_compensated import dana_dc, dc_asgd, dc_asgd_adaptive
+from async_optax.optimizers.federated import fadas, fedasync, fedbuff
+from async_optax.optimizers.gap_aware import dana_gap_aware, gap_aware
+from async_optax.optimizers.global_batch import gba
 from async_optax.optimizers.gradient_descent import (
     clipped_sgd,
     delay_adaptive_sgd,
@@ -13,22 +17,39 @@ from async_optax.optimizers.gradient_descent import (
     staleness_aware_sgd,
 )
 from async_optax.optimizers.heavy_tailed import async_heavy_tailed
+from async_optax.optimizers.nesterov import nadam_delayed, nesterov_delayed
+from async_optax.optimizers.normalized import normalized_momentum_sgd
 from async_optax.optimizers.per_worker_momentum import dana, multi_momentum
 from async_optax.optimizers.registry import get, make, names, register
+from async_optax.optimizers.shared_momentum import linear_weight_prediction, momentum_sgd, smega2
 
 __all__ = [
+    "adadelay",
     "async_heavy_tailed",
     "clipped_sgd",
     "dana",
+    "dana_dc",
+    "dana_gap_aware",
     "dc_asgd",
     "dc_asgd_adaptive",
     "delay_adaptive_sgd",
+    "fadas",
+    "fedasync",
+    "fedbuff",
+    "gap_aware",
+    "gba",
     "get",
+    "linear_weight_prediction",
     "make",
+    "momentum_sgd",
     "multi_momentum",
+    "nadam_delayed",
     "names",
+    "nesterov_delayed",
+    "normalized_momentum_sgd",
     "register",
     "ringmaster_sgd",
     "sgd",
+    "smega2",
     "staleness_aware_sgd",
 ]

@@ -8,6 +8,7 @@ from async_optax.transforms import (
     accumulate_until_commit,
     compensate_delay,
     compensate_delay_adaptive,
+    trace_with_look_ahead,
 )
 from async_optax.validation import require_learning_rate
 
@@ -42,8 +43,9 @@ def dc_asgd(
 
     References:
       Zheng et al., `Asynchronous Stochastic Gradient Descent with Delay Compensation
-      <https://arxiv.org/abs/1609.08326>`_, 2017 (DC-ASGD-c). MXNet keeps one previous copy of
-      the parameters for all workers; here s is what this worker read, as in the paper.
+      <https://arxiv.org/abs/1609.08326>`_, 2017 (DC-ASGD-c). Certainty:
+      authors' code. MXNet keeps one previous copy of the parameters for all workers; here s is
+      what this worker read, as in the paper.
     """
     require_learning_rate(learning_rate)
     return optax.chain(
@@ -88,11 +90,56 @@ def dc_asgd_adaptive(
 
     References:
       Zheng et al., `Asynchronous Stochastic Gradient Descent with Delay Compensation
-      <https://arxiv.org/abs/1609.08326>`_, 2017 (DC-ASGD-a), as in the authors' code, which
+      <https://arxiv.org/abs/1609.08326>`_, 2017 (DC-ASGD-a). Certainty: authors' code, which
       keeps the mean square per worker.
     """
     require_learning_rate(learning_rate)
     return optax.chain(
         compensate_delay_adaptive(num_workers, strength, decay, eps),
+        accumulate_until_commit(optax.sgd(learning_rate)),
+    )
+
+
+@register(static_argnames=("num_workers",))
+def dana_dc(
+    learning_rate: optax.ScalarOrSchedule,
+    num_workers: int,
+    momentum: ArrayLike = 0.9,
+    strength: ArrayLike = 2.0,
+) -> optax.GradientTransformationExtraArgs:
+    """DANA with delay compensation: gradients corrected, then momentum per worker.
+
+    For the worker j that delivers g, with s the look-ahead point it computed on:
+    ``h = g + strength * g*g*(x - s)``, ``v_j <- momentum * v_j + h``,
+    ``x <- x - learning_rate * v_j``; workers read ``x - learning_rate * momentum * sum_i v_i``.
+
+    Args:
+      learning_rate: a number > 0, or a schedule of the commits.
+      num_workers: number of workers, >= 1; one copy of the parameters each.
+      momentum: in [0, 1).
+      strength: >= 0; 2.0 is that of the authors' script.
+
+    Returns:
+      A transformation for any protocol; ``update`` requires ``params``, ``stale_params`` and
+      ``worker``, and :func:`async_optax.transforms.served_params` reads its state.
+
+    Raises:
+      ValueError: if a number is out of range.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> tx, x = dana_dc(0.5, num_workers=2, strength=1.0), jnp.array([1.0])
+      >>> print(tx.update(2 * x, tx.init(x), x, stale_params=x / 2, worker=0)[0])
+      [-2.]
+
+    References:
+      Hakimi, Barkai, Gabel, Schuster, `Taming Momentum in a Distributed Asynchronous
+      Environment <https://arxiv.org/abs/1907.11612>`_, 2019. Certainty: authors' code. x are the
+      parameters without look-ahead, so that even a fresh gradient is corrected for it.
+    """
+    require_learning_rate(learning_rate)
+    return optax.chain(
+        compensate_delay(strength),
+        trace_with_look_ahead(num_workers, learning_rate, momentum),
         accumulate_until_commit(optax.sgd(learning_rate)),
     )

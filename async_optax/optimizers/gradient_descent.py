@@ -36,7 +36,8 @@ def sgd(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformationEx
       [-1.]
 
     References:
-      Recht, Re, Wright, Niu, `Hogwild! <https://arxiv.org/abs/1106.5730>`_, 2011.
+      Recht, Re, Wright, Niu, `Hogwild! <https://arxiv.org/abs/1106.5730>`_, 2011. Certainty:
+      full text; theirs updates single coordinates without locks.
     """
     require_learning_rate(learning_rate)
     return accumulate_until_commit(optax.sgd(learning_rate))
@@ -70,6 +71,7 @@ def clipped_sgd(
     References:
       Erickson, Johansson, `Clipping Makes Distributed and Federated Asynchronous SGD Robust
       to Stragglers <https://arxiv.org/abs/2606.13287>`_, 2026, Algorithm 1.
+      Certainty: full text.
     """
     require_learning_rate(learning_rate)
     return optax.chain(
@@ -103,7 +105,7 @@ def staleness_aware_sgd(
 
     References:
       Zhang, Gupta, Lian, Liu, `Staleness-aware Async-SGD for Distributed Deep Learning
-      <https://arxiv.org/abs/1511.05950>`_, 2016.
+      <https://arxiv.org/abs/1511.05950>`_, 2016. Certainty: full text.
     """
     return _weighted_sgd(learning_rate, weights.inverse())
 
@@ -134,7 +136,8 @@ def delay_adaptive_sgd(
 
     References:
       Mishchenko, Bach, Even, Woodworth, `Asynchronous SGD Beats Minibatch SGD Under
-      Arbitrary Delays <https://arxiv.org/abs/2206.07638>`_, 2022; their delay is tau + 1.
+      Arbitrary Delays <https://arxiv.org/abs/2206.07638>`_, 2022. Certainty:
+      authors' code. Their delay is tau + 1.
     """
     return _weighted_sgd(learning_rate, weights.concurrency(num_workers))
 
@@ -167,8 +170,8 @@ def ringmaster_sgd(
     References:
       Maranjyan, Tyurin, Richtarik, `Ringmaster ASGD: The First Asynchronous SGD with Optimal
       Time Complexity <https://arxiv.org/abs/2501.16168>`_, 2025, the variant without stops.
-      Theirs accepts tau < R. An ignored arrival still counts as a commit here; a protocol that
-      rejects it does not let it count.
+      Certainty: authors' code. Theirs accepts tau < R. An ignored arrival still counts as a
+      commit here; a protocol that rejects it does not let it count.
     """
     return _weighted_sgd(learning_rate, weights.cutoff(max_staleness))
 

@@ -15,7 +15,7 @@ from async_optax.transforms import (
     weights,
 )
 from async_optax.transforms.weights import WeightFn
-from async_optax.validation import require_learning_rate, require_number
+from async_optax.validation import require_choice, require_learning_rate, require_number
 
 _CLIPPINGS = ("coordinate", "global_norm", "none")
 _ORDERS = ("clip_first", "compensate_first")
@@ -81,18 +81,18 @@ def async_heavy_tailed(
 
     References:
       Sun, Yao, Gong, Rabbani, Zaheer, Li, `Asynchronous Heavy-Tailed Optimization
-      <https://arxiv.org/abs/2602.18002>`_, 2026. This is a reconstruction from the abstract
-      and the figure of the two buffered schemes; the paper's exact rules and constants may
-      differ. Coordinate clipping follows Lee, Zaheer, Li, `TailOPT
+      <https://arxiv.org/abs/2602.18002>`_, 2026. Certainty: abstract. This is a
+      reconstruction from it and the figure of the two buffered schemes; the paper's exact
+      rules and constants may differ. Coordinate clipping follows Lee, Zaheer, Li, `TailOPT
       <https://arxiv.org/abs/2502.04164>`_, 2025 (our reading); the compensation follows
       Zheng et al., `DC-ASGD <https://arxiv.org/abs/1609.08326>`_, 2017.
     """
     require_learning_rate(learning_rate)
     require_number("threshold", threshold, at_least=1e-15)
     require_number("compensation", compensation, at_least=0)
-    _require_choice("clipping", clipping, _CLIPPINGS)
-    _require_choice("order", order, _ORDERS)
-    _require_choice("clip_at", clip_at, _PLACES)
+    require_choice("clipping", clipping, _CLIPPINGS)
+    require_choice("order", order, _ORDERS)
+    require_choice("clip_at", clip_at, _PLACES)
 
     if clipping == "coordinate":
         clip = bi_clip(lower, threshold)
@@ -111,8 +111,3 @@ def async_heavy_tailed(
         scale_by_staleness(weights.constant() if weight_fn is None else weight_fn),
         accumulate_until_commit(server),
     )
-
-
-def _require_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")

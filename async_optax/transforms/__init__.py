@@ -8,11 +8,18 @@ compensation come first and see the raw gradient; staleness weights stand next t
 rate; :func:`accumulate_until_commit` separates what is done per arrival from the server.
 """
 
-from async_optax.transforms import weights
+from async_optax.transforms import schedules, weights
 from async_optax.transforms.accumulation import (
     AccumulateUntilCommitState,
     accumulate_until_commit,
     gathers_arrivals,
+)
+from async_optax.transforms.adadelay import ScaleByAdadelayState, scale_by_adadelay
+from async_optax.transforms.adaptive_clipping import (
+    ClipByQuantileState,
+    ClipCoordinatesByQuantileState,
+    clip_by_quantile,
+    clip_coordinates_by_quantile,
 )
 from async_optax.transforms.clipping import BiClipState, bi_clip, clip_by_global_norm
 from async_optax.transforms.compensation import (
@@ -20,7 +27,41 @@ from async_optax.transforms.compensation import (
     compensate_delay,
     compensate_delay_adaptive,
 )
+from async_optax.transforms.dynamic_compensation import (
+    CompensateDelayDynamicState,
+    compensate_delay_dynamic,
+)
+from async_optax.transforms.exact_compensation import compensate_delay_exact
+from async_optax.transforms.gap import ScaleByGapMomentumState, scale_by_gap_momentum
+from async_optax.transforms.lookahead import (
+    LookAheadState,
+    ServesParams,
+    TraceWithLookAheadState,
+    look_ahead,
+    served_params,
+    trace_with_look_ahead,
+)
+from async_optax.transforms.mixing import (
+    DifferenceToWorkerModelState,
+    difference_to_worker_model,
+)
 from async_optax.transforms.momentum import TracePerWorkerState, trace_per_worker
+from async_optax.transforms.nesterov import (
+    ScaleByNadamDelayedState,
+    TraceNesterovDelayedState,
+    scale_by_nadam_delayed,
+    trace_nesterov_delayed,
+)
+from async_optax.transforms.normalization import (
+    ScaleByNormalizedMomentumState,
+    scale_by_normalized_momentum,
+)
+from async_optax.transforms.schedules import (
+    InjectedStalenessSchedule,
+    ScaleByStalenessScheduleState,
+    scale_by_staleness_schedule,
+)
+from async_optax.transforms.smega2 import TraceSmega2State, trace_smega2
 from async_optax.transforms.staleness import scale_by_staleness
 from async_optax.transforms.sweepable import Structure, split_numbers, sweepable
 from async_optax.transforms.tracking import TrackStalenessState, track_staleness, worker_params
@@ -28,20 +69,51 @@ from async_optax.transforms.tracking import TrackStalenessState, track_staleness
 __all__ = [
     "AccumulateUntilCommitState",
     "BiClipState",
+    "ClipByQuantileState",
+    "ClipCoordinatesByQuantileState",
     "CompensateDelayAdaptiveState",
+    "CompensateDelayDynamicState",
+    "DifferenceToWorkerModelState",
+    "InjectedStalenessSchedule",
+    "LookAheadState",
+    "ScaleByAdadelayState",
+    "ScaleByGapMomentumState",
+    "ScaleByNadamDelayedState",
+    "ScaleByNormalizedMomentumState",
+    "ScaleByStalenessScheduleState",
+    "ServesParams",
     "Structure",
+    "TraceNesterovDelayedState",
     "TracePerWorkerState",
+    "TraceSmega2State",
+    "TraceWithLookAheadState",
     "TrackStalenessState",
     "accumulate_until_commit",
     "bi_clip",
     "clip_by_global_norm",
+    "clip_by_quantile",
+    "clip_coordinates_by_quantile",
     "compensate_delay",
     "compensate_delay_adaptive",
+    "compensate_delay_dynamic",
+    "compensate_delay_exact",
+    "difference_to_worker_model",
     "gathers_arrivals",
+    "look_ahead",
+    "scale_by_adadelay",
+    "scale_by_gap_momentum",
+    "scale_by_nadam_delayed",
+    "scale_by_normalized_momentum",
     "scale_by_staleness",
+    "scale_by_staleness_schedule",
+    "schedules",
+    "served_params",
     "split_numbers",
     "sweepable",
+    "trace_nesterov_delayed",
     "trace_per_worker",
+    "trace_smega2",
+    "trace_with_look_ahead",
     "track_staleness",
     "weights",
     "worker_params",

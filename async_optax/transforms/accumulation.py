@@ -17,10 +17,12 @@ class AccumulateUntilCommitState(NamedTuple):
     Attributes:
       accumulated: weighted sum of the arrivals since the last commit, like params, in at
         least float32.
+      largest_staleness: int32 scalar, of those arrivals.
       inner_state: state of the server's transformation.
     """
 
     accumulated: optax.Updates
+    largest_staleness: jax.Array
     inner_state: optax.OptState
 
 
@@ -36,8 +38,9 @@ def accumulate_until_commit(
     weights) and the server's optimizer.
 
     Args:
-      inner: the server's transformation; it receives all other extra arguments of the
-        committing arrival.
+      inner: the server's transformation. ``staleness``, where it is given, reaches it as the
+        largest of the commit's arrivals with a weight; all other extra arguments are those of
+        the committing arrival.
 
     Returns:
       A transformation whose ``update`` takes ``commit`` (bool scalar) and ``weight`` (float
@@ -67,7 +70,7 @@ def accumulate_until_commit(
 
     def init_fn(params: optax.Params) -> AccumulateUntilCommitState:
         accumulated = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
-        return AccumulateUntilCommitState(accumulated, inner.init(params))
+        return AccumulateUntilCommitState(accumulated, jnp.zeros([], jnp.int32), inner.init(params))
 
     def update_fn(
         updates: optax.Updates,
@@ -91,15 +94,24 @@ def accumulate_until_commit(
             updates,
         )
 
+        largest = state.largest_staleness
+        if "staleness" in extra_args:
+            counted = jnp.where(jnp.asarray(weight) == 0, 0, extra_args["staleness"])
+            largest = jnp.maximum(largest, counted.astype(jnp.int32))
+            extra_args["staleness"] = largest
+
+        # Made out here: within a branch, the zeros of a concrete array lose its sharding.
+        nothing = jax.tree.map(jnp.zeros_like, updates)
+
         def commit_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
             total = jax.tree.map(lambda a, g: a.astype(g.dtype), acc, updates)
             out, inner_state = inner.update(total, inner_state, params, **extra_args)
             zeros = jax.tree.map(jnp.zeros_like, acc)
-            return _cast_like(out, updates), AccumulateUntilCommitState(zeros, inner_state)
+            fresh = jnp.zeros_like(largest)
+            return _cast_like(out, updates), AccumulateUntilCommitState(zeros, fresh, inner_state)
 
         def wait_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
-            zeros = jax.tree.map(jnp.zeros_like, updates)
-            return zeros, AccumulateUntilCommitState(acc, inner_state)
+            return nothing, AccumulateUntilCommitState(acc, largest, inner_state)
 
         return jax.lax.cond(commit, commit_fn, wait_fn, accumulated, state.inner_state)
 

@@ -18,11 +18,11 @@ from async_optax.validation import require_number
 def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformationExtraArgs:
     """Scales a gradient down to a global norm of at most c: ``g * min(1, c / norm(g))``.
 
-    With m the largest magnitude of all coordinates, the norm is ``m * norm(g / m)``, summed
-    in at least float32: a heavy-tailed coordinate of 1e30 neither overflows the sum of
-    squares (which would turn the whole update into zeros) nor loses digits in bfloat16.
-    Gradients within the ball are left untouched, bit for bit; non-finite ones stay
-    non-finite.
+    The norm is summed in at least float32. Where the sum of the squares leaves its range, it
+    is ``m * norm(g / m)`` with m the largest magnitude of all coordinates: a heavy-tailed
+    coordinate of 1e30 neither overflows the sum (which would turn the whole update into zeros)
+    nor loses digits in bfloat16. Gradients within the ball are left untouched, bit for bit;
+    non-finite ones stay non-finite.
 
     Args:
       max_norm: the threshold c > 0, in the units of the gradient.
@@ -50,14 +50,14 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformationExtr
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
-        largest, relative_norm = scaled_norm(updates)
-        radius = jnp.asarray(max_norm, largest.dtype)
-        within = relative_norm * largest <= radius
+        scale, relative_norm = scaled_norm(updates)
+        radius = jnp.asarray(max_norm, scale.dtype)
+        within = relative_norm * scale <= radius
         # Two factors, each within range even where their product is not.
         factor = radius / relative_norm
 
         def clip(g: jax.Array) -> jax.Array:
-            clipped = g.astype(largest.dtype) / largest * factor
+            clipped = g.astype(scale.dtype) / scale * factor
             return jnp.where(within, g, clipped.astype(g.dtype))
 
         return jax.tree.map(clip, updates), state

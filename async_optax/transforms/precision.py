@@ -23,29 +23,55 @@ def working_dtype(*arrays: Any) -> jnp.dtype:
 def global_norm(updates: Any) -> jax.Array:
     """Returns the Euclidean norm of a pytree without overflow, in :func:`working_dtype`.
 
-    ``m * norm(updates / m)`` with m the largest magnitude: finite whenever the norm is.
+    It is finite whenever the norm is, although the sum of the squares may not be.
 
     Example:
       >>> import jax.numpy as jnp
       >>> print(global_norm([jnp.array([3e30]), jnp.array([4e30])]))
       5e+30
     """
-    largest, relative_norm = scaled_norm(updates)
-    return largest * relative_norm
+    scale, relative_norm = scaled_norm(updates)
+    return scale * relative_norm
 
 
 def scaled_norm(updates: Any) -> tuple[jax.Array, jax.Array]:
-    """Returns the largest magnitude m (1 if all are zero) and ``norm(updates / m)``."""
+    """Returns a scale m > 0 and ``norm(updates / m)``, both finite if all updates are.
+
+    m is the norm itself where its square is in range, which takes a single pass over the
+    updates. Elsewhere it is about the largest magnitude (1 if all are zero), in two more passes.
+    """
     leaves = jax.tree.leaves(updates)
     dtype = working_dtype(*leaves)
+    square = _sum_of_squares(leaves, dtype)
+    # Squares below the smallest normal number may have been flushed to zero. All of them
+    # together must be less than a rounding error.
+    info, size = jnp.finfo(dtype), sum(x.size for x in leaves)
+    in_range = (square > size * float(info.tiny / info.eps)) & jnp.isfinite(square)
+    # Functions of the module: outside jit, new ones would compile again on each call.
+    return jax.lax.cond(in_range, _by_square, _by_largest, square, leaves)
+
+
+def _by_square(square: jax.Array, leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
+    del leaves
+    return jnp.sqrt(square), jnp.ones_like(square)
+
+
+def _by_largest(square: jax.Array, leaves: list[Any]) -> tuple[jax.Array, jax.Array]:
+    dtype = square.dtype
     largest = functools.reduce(
         jnp.maximum,
         [jnp.max(jnp.abs(x), initial=0).astype(dtype) for x in leaves],
         jnp.zeros([], dtype),
     )
+    # Compilers may multiply by the reciprocal instead, which must not be flushed to zero.
+    bound = jnp.asarray(1 / jnp.finfo(dtype).tiny, dtype)
+    largest = jnp.where(jnp.isinf(largest), largest, jnp.minimum(largest, bound))
     largest = jnp.where(largest > 0, largest, jnp.ones([], dtype))
-    squares = [jnp.sum(jnp.square(x.astype(dtype) / largest)) for x in leaves]
-    return largest, jnp.sqrt(sum(squares, jnp.zeros([], dtype)))
+    return largest, jnp.sqrt(_sum_of_squares([x.astype(dtype) / largest for x in leaves], dtype))
+
+
+def _sum_of_squares(leaves: list[Any], dtype: jnp.dtype) -> jax.Array:
+    return sum((jnp.sum(jnp.square(x.astype(dtype))) for x in leaves), jnp.zeros([], dtype))
 
 
 def scale_or_drop(g: jax.Array, factor: ArrayLike) -> jax.Array:

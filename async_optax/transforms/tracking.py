@@ -8,6 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from async_optax.transforms.accumulation import gathers_arrivals
+from async_optax.transforms.lookahead import served_params
 from async_optax.transforms.sweepable import sweepable
 from async_optax.transforms.workers import read_worker, require_worker, write_worker
 from async_optax.validation import require_count
@@ -38,8 +39,8 @@ def track_staleness(
     When the gradient of worker j arrives at version v, with r the version that j read and
     s_j its parameters: ``inner`` is called with ``staleness = v - r``, ``stale_params = s_j``
     and ``worker = j``. Then v grows by one (by ``commit`` where that is given), and worker j
-    reads the new version: ``r <- v``, ``s_j <- params + updates``. Apply the updates before
-    the next call.
+    reads the new version: ``r <- v``, ``s_j <- params + updates``, moved by the look-ahead of
+    ``inner`` if it has one (:func:`served_params`). Apply the updates before the next call.
 
     A worker is taken to read the moment its gradient has been handled; protocols in which it
     waits for a later commit need :func:`async_optax.simulate`.
@@ -113,7 +114,7 @@ def track_staleness(
             stale_params=worker_params(state, worker),
         )
         version = state.version + jnp.asarray(extra_args.get("commit", True)).astype(jnp.int32)
-        current = optax.apply_updates(params, updates)
+        current = served_params(optax.apply_updates(params, updates), inner_state)
         return updates, TrackStalenessState(
             version=version,
             read_versions=write_worker(state.read_versions, worker, version),

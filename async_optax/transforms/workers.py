@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 
 def require_worker(worker: ArrayLike, num_workers: int) -> None:
@@ -12,6 +12,11 @@ def require_worker(worker: ArrayLike, num_workers: int) -> None:
         return
     if not np.all((np.asarray(worker) >= 0) & (np.asarray(worker) < num_workers)):
         raise ValueError(f"worker must be in [0, {num_workers}), got {worker}")
+
+
+def zeros_per_worker(x: jax.Array, num_workers: int, dtype: DTypeLike | None = None) -> jax.Array:
+    """Returns zeros ``[num_workers, *x.shape]``, every entry sharded like ``x``."""
+    return jax.lax.broadcast(jnp.zeros_like(x, dtype=dtype), (num_workers,))
 
 
 def read_worker(copies: jax.Array, worker: ArrayLike) -> jax.Array:

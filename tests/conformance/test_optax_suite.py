@@ -24,14 +24,29 @@ ARGUMENTS = {
     "dc_asgd": {"strength": 0.04},
     "ringmaster_sgd": {"max_staleness": 4.0},
     "dc_asgd_adaptive": {},
+    "normalized_momentum_sgd": {},
+    "momentum_sgd": {"momentum": 0.5},
+    "linear_weight_prediction": {"num_steps": 2.0, "momentum": 0.5},
+    "smega2": {"momentum": 0.5},
     "multi_momentum": {"momentum": 0.5},
+    "dana_dc": {"momentum": 0.5},
+    "gap_aware": {"momentum": 0.5},
+    "dana_gap_aware": {"momentum": 0.5},
+    "nesterov_delayed": {"momentum": 0.5},
+    "nadam_delayed": {"weight_decay": 0.0},
+    "fedasync": {"mixing": 1.0},
+    "fedbuff": {"momentum": 0.5},
+    "fadas": {"max_staleness": 4.0, "learning_rate": 1e-2},
+    "gba": {"max_staleness": 4.0},
+    "adadelay": {"scale": 0.01},
     "dana": {"momentum": 0.5},
     "async_heavy_tailed": {"threshold": 10.0, "compensation": 0.25},
 }
 
 
 # What decides shapes cannot be injected or swept: it is bound beforehand.
-STATIC = {name: {"num_workers": 2} for name in ("dc_asgd_adaptive", "multi_momentum", "dana")}
+PER_WORKER = ("dc_asgd_adaptive", "smega2", "multi_momentum", "dana", "dana_dc", "dana_gap_aware")
+STATIC = {name: {"num_workers": 2} for name in PER_WORKER} | {"gba": {"server": optax.sgd}}
 
 
 def factory_with_fresh_staleness(name):

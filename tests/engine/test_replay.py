@@ -1,6 +1,7 @@
 """The engine against an independent NumPy replay, and against itself with other lanes."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -10,29 +11,12 @@ import pytest
 import async_optax as ao
 from tests.engine.problems import softmax_problem
 from tests.oracles.replay import SoftmaxRegression, replay
-from tests.oracles.rules import RULES
+from tests.oracles.rules import AsyncHeavyTailed, Sgd
+from tests.oracles.table import CASES
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
-METHODS = {
-    # case: (method, arguments of ours, options of the oracle)
-    "sgd": ("sgd", {}, {}),
-    "clipped_sgd": ("clipped_sgd", {"max_norm": 0.3}, {"max_norm": 0.3}),
-    "staleness_aware_sgd": ("staleness_aware_sgd", {}, {}),
-    "delay_adaptive_sgd": ("delay_adaptive_sgd", {"num_workers": 3}, {"num_workers": 3}),
-    "dc_asgd": ("dc_asgd", {"strength": 0.5}, {"strength": 0.5}),
-    "ringmaster_sgd": ("ringmaster_sgd", {"max_staleness": 3}, {"max_staleness": 3}),
-    "dc_asgd_adaptive": (
-        "dc_asgd_adaptive",
-        {"num_workers": 5, "strength": 0.5, "decay": 0.8},
-        {"strength": 0.5, "decay": 0.8},
-    ),
-    "multi_momentum": ("multi_momentum", {"num_workers": 5, "momentum": 0.7}, {"momentum": 0.7}),
-    "dana": ("dana", {"num_workers": 5, "momentum": 0.7}, {"momentum": 0.7}),
-}
-OPTIONS = {"clipping": "coordinate", "threshold": 0.2, "compensation": 0.5}
-METHODS["async_heavy_tailed"] = ("async_heavy_tailed", OPTIONS, OPTIONS)
-
+OPTIONS = CASES["async_heavy_tailed"][1]
 HEAVY_TAILED = {}
 for _clipping in ("coordinate", "global_norm", "none"):
     for _order in ("clip_first", "compensate_first"):
@@ -43,6 +27,7 @@ for _clipping in ("coordinate", "global_norm", "none"):
             HEAVY_TAILED[f"{_clipping}-{_order}-{_clip_at}"] = (
                 "async_heavy_tailed",
                 _options | {"weight_fn": ao.weights.polynomial(0.5)},
+                AsyncHeavyTailed,
                 _options | {"power": 0.5},
             )
 
@@ -60,14 +45,21 @@ def make_timeline(protocol, num_commits=30, num_workers=5, seed=1):
 
 
 def test_every_registered_method_has_an_oracle():
-    assert {method for method, _, _ in METHODS.values()} == set(ao.optimizers.names())
+    assert {method for method, *_ in CASES.values()} == set(ao.optimizers.names())
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("case", METHODS)
+@pytest.mark.parametrize(
+    ("case", "protocol"),
+    # Every arrival commits, or several are gathered: more protocols are for one method.
+    [
+        (case, protocol)
+        for case, protocol in itertools.product(CASES, PROTOCOLS)
+        if protocol in ("asynchronous", "buffered_no_wait") or case == "async_heavy_tailed"
+    ],
+)
 def test_engine_equals_numpy_replay(case, protocol):
-    assert_replay_agrees(METHODS[case], PROTOCOLS[protocol])
+    assert_replay_agrees(CASES[case], PROTOCOLS[protocol])
 
 
 @pytest.mark.usefixtures("x64")
@@ -77,14 +69,14 @@ def test_all_options_of_the_heavy_tailed_method(case):
 
 
 def assert_replay_agrees(case, protocol):
-    method, arguments, options = case
+    method, arguments, rule, options = case
     model, key, lr = SoftmaxRegression(), jax.random.key(7), 0.7
     noise = ao.noise.gaussian(0.1)
     timeline = make_timeline(protocol)
     x0 = np.linspace(-1.0, 1.0, model.size)
     versions, losses = replay(
         model,
-        RULES[method](lr, **options),
+        rule(lr, **options),
         timeline,
         key,
         x0,
@@ -143,9 +135,7 @@ def test_rejected_arrivals_are_pruned():
     pruned = dataclasses.replace(timeline, accepted=accepted)
     with jax.enable_x64(True):
         model, key = SoftmaxRegression(), jax.random.key(7)
-        versions, _ = replay(
-            model, RULES["sgd"](0.5), pruned, key, np.linspace(-1.0, 1.0, model.size)
-        )
+        versions, _ = replay(model, Sgd(0.5), pruned, key, np.linspace(-1.0, 1.0, model.size))
         result = ao.simulate(
             softmax_problem(model), ao.optimizers.sgd(0.5), pruned, key=key, lanes=1
         )

@@ -41,10 +41,11 @@ def replay(model, rule, timeline, key, x0, noise=None):
     """Replays a timeline row by row; returns all versions and the losses of accepted rows."""
     _, job_key = jax.random.split(key)
     x, versions, losses = x0, [x0], []
+    served = [x0]  # what a worker that reads a version computes on
     for i in range(timeline.num_arrivals):
         if not timeline.accepted[i]:
             continue
-        stale = versions[timeline.read_version[i]]
+        stale = served[timeline.read_version[i]]
         batch_key, _, noise_key = jax.random.split(jax.random.fold_in(job_key, i), 3)
         loss, g = model.loss_and_gradient(stale, model.rows(batch_key))
         if noise is not None:
@@ -56,4 +57,5 @@ def replay(model, rule, timeline, key, x0, noise=None):
         x = rule.step(x, g, stale, tau, worker, weight, commit)
         if commit:
             versions.append(x)
+            served.append(rule.served(x))
     return np.array(versions), np.array(losses)

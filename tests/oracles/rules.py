@@ -1,7 +1,8 @@
 """Update rules of the methods as NumPy loops, written from the papers' formulas.
 
-``step(x, g, s, tau, worker, weight, commit)`` of a rule returns the new parameters; x, g and s
-are flat float64 vectors.
+``step(x, g, s, tau, worker, weight, commit)`` of a rule returns the new parameters, ``served(x)``
+what workers read; x, g and s are flat float64 vectors. Rules with momentum are in
+``momentum_rules.py``.
 """
 
 import numpy as np
@@ -14,6 +15,8 @@ class Rule:
         self.lr = lr
         self.options = options
         self.acc = 0.0
+        self.largest_staleness = 0
+        self.num_commits = 0
 
     def per_arrival(self, g, x, s, tau, worker):
         return g
@@ -23,10 +26,20 @@ class Rule:
 
     def step(self, x, g, s, tau, worker, weight, commit):
         self.acc = self.acc + weight * self.per_arrival(g, x, s, tau, worker)
+        if weight != 0:
+            self.largest_staleness = max(self.largest_staleness, tau)
         if not commit:
             return x
-        x = x - self.lr * self.at_commit(self.acc)
-        self.acc = 0.0
+        self.num_commits += 1
+        x = self.server_step(x, self.acc)
+        self.acc, self.largest_staleness = 0.0, 0
+        return x
+
+    def server_step(self, x, total):
+        return x - self.lr * self.at_commit(total)
+
+    def served(self, x):
+        """What a worker that reads after this commit computes on."""
         return x
 
 
@@ -106,30 +119,76 @@ class DcAsgdAdaptive(Rule):
         return g + strength / root * g**2 * (x - s)
 
 
-class MultiMomentum(Rule):
-    def __init__(self, lr, **options):
-        super().__init__(lr, **options)
-        self.velocity = {}
+class NormalizedMomentumSgd(Rule):
+    m = 0.0
+
+    def at_commit(self, total):
+        momentum = self.options["momentum"]
+        self.m = momentum * self.m + (1 - momentum) * total
+        return self.m / (np.linalg.norm(self.m) + 1e-10)
+
+
+class FedAsync(Rule):
+    """``y = s - lr * g`` is mixed in with share ``mixing * (1 + tau)**-power``."""
 
     def per_arrival(self, g, x, s, tau, worker):
-        self.velocity[worker] = self.options["momentum"] * self.velocity.get(worker, 0.0) + g
-        return self.velocity[worker]
+        y = s - self.lr * g
+        share = self.options["mixing"] * (1.0 + tau) ** -self.options["power"]
+        return share * (x - y)
+
+    def server_step(self, x, total):
+        return x - total
 
 
-class Dana(MultiMomentum):
+class FedBuff(Rule):
+    velocity = 0.0
+
     def per_arrival(self, g, x, s, tau, worker):
-        return g + self.options["momentum"] * super().per_arrival(g, x, s, tau, worker)
+        return g / np.sqrt(1.0 + tau)
+
+    def at_commit(self, total):
+        self.velocity = self.options["momentum"] * self.velocity + total
+        return self.velocity
 
 
-RULES = {
-    "sgd": Sgd,
-    "clipped_sgd": ClippedSgd,
-    "staleness_aware_sgd": StalenessAwareSgd,
-    "delay_adaptive_sgd": DelayAdaptiveSgd,
-    "dc_asgd": DcAsgd,
-    "async_heavy_tailed": AsyncHeavyTailed,
-    "ringmaster_sgd": RingmasterSgd,
-    "dc_asgd_adaptive": DcAsgdAdaptive,
-    "multi_momentum": MultiMomentum,
-    "dana": Dana,
-}
+class Fadas(Rule):
+    m = v = v_max = 0.0
+
+    def server_step(self, x, total):
+        b1, b2, t = 0.9, 0.999, self.num_commits
+        self.m = b1 * self.m + (1 - b1) * total
+        self.v = b2 * self.v + (1 - b2) * total**2
+        self.v_max = np.maximum(self.v_max, self.v / (1 - b2**t))
+        direction = self.m / (1 - b1**t) / (np.sqrt(self.v_max) + 1e-8)
+        rate, tau = self.lr, self.largest_staleness
+        if tau > self.options["max_staleness"]:
+            rate = min(rate, 1 / tau)
+        return x - rate * direction
+
+
+class Gba(Rule):
+    velocity = 0.0
+
+    def per_arrival(self, g, x, s, tau, worker):
+        return g if tau <= self.options["max_staleness"] else 0 * g
+
+    def at_commit(self, total):
+        self.velocity = self.options["momentum"] * self.velocity + total
+        return self.velocity
+
+
+class Adadelay(Rule):
+    def server_step(self, x, total):
+        age = self.num_commits + self.largest_staleness
+        return x - total / (1 / self.lr + self.options["scale"] * np.sqrt(age))
+
+
+class AdadelayPerCoordinate(Rule):
+    history = ()
+
+    def server_step(self, x, total):
+        self.history = (*self.history, (total, self.largest_staleness))
+        t, tau = self.num_commits, self.largest_staleness
+        mean = sum(r / (r + old) * g**2 for r, (g, old) in enumerate(self.history, 1)) / t
+        c = self.options["scale"] * np.sqrt(mean)
+        return x - total / (1 / self.lr + c * np.sqrt(t + tau))
