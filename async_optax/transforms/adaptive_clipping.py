@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from async_optax.transforms.clipping import clip_by_global_norm
+from async_optax.transforms.clipping import clip_to_norm
 from async_optax.transforms.precision import global_norm, working_dtype
 from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_choice, require_count, require_number
@@ -90,9 +90,7 @@ def clip_by_quantile(
         # Empty places hold infinity, so they sort behind all norms.
         last = jnp.maximum(jnp.minimum(seen, window) - 1, 0)
         rank = jnp.floor(jnp.asarray(quantile, float) * last.astype(float)).astype(jnp.int32)
-        clip = clip_by_global_norm(jnp.sort(norms)[rank])
-        clipped, _ = clip.update(updates, optax.EmptyState())
-        return clipped, ClipByQuantileState(seen, norms)
+        return clip_to_norm(updates, jnp.sort(norms)[rank]), ClipByQuantileState(seen, norms)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -101,11 +99,11 @@ class ClipCoordinatesByQuantileState(NamedTuple):
     """State of :func:`clip_coordinates_by_quantile`.
 
     Attributes:
-      log_threshold: natural logarithm of the thresholds, in at least float32: one scalar, one
-        per leaf, or like params. Minus infinity until a gradient that is not zero was seen.
+      threshold: c, in at least float32: one scalar, one per leaf, or like params. 0, where
+        nothing is clipped, until a finite gradient that is not zero was seen.
     """
 
-    log_threshold: Any
+    threshold: Any
 
 
 @sweepable(static_argnames=("granularity",))
@@ -114,24 +112,32 @@ def clip_coordinates_by_quantile(
     rate: ArrayLike = 0.1,
     *,
     granularity: Literal["coordinate", "layer", "global"] = "global",
+    normalize: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """Clips each coordinate at a threshold that tracks a quantile of the magnitudes.
 
     With f the share of the non-zero coordinates that exceed c (for thresholds by coordinate: 0
     or 1)::
 
-        out: sign(g) * min(abs(g), c),    log c <- log c + rate * (f - (1 - quantile))
+        out: sign(g) * min(abs(g), c),    c <- c * exp(rate * (f - (1 - quantile)))
 
     so c rises while too many coordinates are clipped and falls while too few are; at rest a
     share of ``1 - quantile`` is. A magnitude enters only by comparison: no outlier, however
-    large, moves c by more than a factor of ``exp(rate * quantile)``. c starts at the mean
-    magnitude of the first gradient. Infinite coordinates are clipped; NaN stays NaN.
+    large, moves c by more than a factor of ``exp(rate * quantile)``. c starts at the geometric
+    mean of the magnitudes of the first gradient, which an outlier hardly moves either. Infinite
+    coordinates are clipped; NaN stays NaN.
+
+    With ``normalize`` the updates are divided by c, so that their magnitudes are at most 1.
+    Then gradients that are all scaled by one factor give the same updates, and one learning
+    rate serves every scale of the loss and, nearly, of the noise; without, the updates keep
+    the gradient's units and the best learning rate moves with its scale.
 
     Args:
       quantile: in (0, 1).
       rate: > 0, of the logarithm per gradient.
       granularity: one threshold for the whole tree (``"global"``), per leaf (``"layer"``), or
         per ``"coordinate"``.
+      normalize: whether the updates are in units of c.
 
     Returns:
       A transformation. Updates keep their shapes and dtypes; exact zeros stay zero and do not
@@ -143,15 +149,19 @@ def clip_coordinates_by_quantile(
     Example:
       >>> import jax.numpy as jnp
       >>> tx = clip_coordinates_by_quantile(quantile=0.5)
-      >>> g = jnp.array([1.0, -2.0, 3.0, 10.0])
+      >>> g = jnp.array([1.0, -1.0, 1.0, 16.0])  # of geometric mean 2
       >>> print(tx.update(g, tx.init(g))[0])
-      [ 1. -2.  3.  4.]
+      [ 1. -1.  1.  2.]
+      >>> tx = clip_coordinates_by_quantile(quantile=0.5, normalize=True)
+      >>> print(tx.update(g, tx.init(g))[0])
+      [ 0.5 -0.5  0.5  1. ]
 
     References:
       The geometric tracking of a quantile is that of Andrew, Thakkar, McMahan, Ramaswamy,
       `Differentially Private Learning with Adaptive Clipping
       <https://arxiv.org/abs/1905.03871>`_, 2021, there for norms of client updates; by
-      coordinate, for heavy tails, it is ours.
+      coordinate, for heavy tails, it is ours, as is ``normalize``; measured in
+      ``experiments/adaptive``.
     """
     require_number("quantile", quantile, above=0, below=1)
     require_number("rate", rate, above=0)
@@ -159,9 +169,7 @@ def clip_coordinates_by_quantile(
 
     def init_fn(params: optax.Params) -> ClipCoordinatesByQuantileState:
         totals = _totals(jax.tree.map(_magnitude, params), granularity)
-        return ClipCoordinatesByQuantileState(
-            jax.tree.map(lambda x: jnp.full_like(x, -jnp.inf), totals)
-        )
+        return ClipCoordinatesByQuantileState(jax.tree.map(jnp.zeros_like, totals))
 
     def update_fn(
         updates: optax.Updates,
@@ -171,27 +179,30 @@ def clip_coordinates_by_quantile(
     ) -> tuple[optax.Updates, ClipCoordinatesByQuantileState]:
         del params, extra_args
         magnitude = jax.tree.map(_magnitude, updates)
-        finite = jax.tree.map(lambda m: jnp.where(jnp.isfinite(m), m, jnp.zeros_like(m)), magnitude)
         nonzero = _totals(jax.tree.map(lambda m: (m > 0).astype(m.dtype), magnitude), granularity)
-        log_c = jax.tree.map(_started, state.log_threshold, _totals(finite, granularity), nonzero)
-        thresholds = jax.tree.map(jnp.exp, log_c)
+        threshold = _started(state.threshold, magnitude, granularity)
+        thresholds = threshold
         if granularity == "global":
-            thresholds = jax.tree.map(lambda m: thresholds, magnitude)
+            thresholds = jax.tree.map(lambda m: threshold, magnitude)
 
         def clip(g: jax.Array, m: jax.Array, c: jax.Array) -> jax.Array:
+            started = c > 0
+            if normalize:
+                unit = jnp.clip(g.astype(c.dtype) / jnp.where(started, c, jnp.ones_like(c)), -1, 1)
+                return jnp.where(started, unit.astype(g.dtype), g)
             clipped = jnp.sign(g) * c.astype(g.dtype)
-            return jnp.where((m > c) & (c > 0), clipped, g)
+            return jnp.where((m > c) & started, clipped, g)
 
         out = jax.tree.map(clip, updates, magnitude, thresholds)
         above = jax.tree.map(lambda m, c: (m > c).astype(m.dtype), magnitude, thresholds)
 
-        def track(log_c: jax.Array, above: jax.Array, nonzero: jax.Array) -> jax.Array:
+        def track(c: jax.Array, above: jax.Array, nonzero: jax.Array) -> jax.Array:
             share = above / jnp.maximum(nonzero, 1)
-            target = 1 - jnp.asarray(quantile, log_c.dtype)
-            moved = log_c + jnp.asarray(rate, log_c.dtype) * (share - target)
-            return jnp.where(nonzero > 0, moved, log_c)
+            target = 1 - jnp.asarray(quantile, c.dtype)
+            tracked = c * jnp.exp(jnp.asarray(rate, c.dtype) * (share - target))
+            return jnp.where(nonzero > 0, tracked, c)
 
-        tracked = jax.tree.map(track, log_c, _totals(above, granularity), nonzero)
+        tracked = jax.tree.map(track, threshold, _totals(above, granularity), nonzero)
         return out, ClipCoordinatesByQuantileState(tracked)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -213,8 +224,29 @@ def _totals(tree: Any, granularity: str) -> Any:
     return sum((x.astype(dtype) for x in leaves), jnp.zeros([], dtype))
 
 
-def _started(log_c: jax.Array, total: jax.Array, nonzero: jax.Array) -> jax.Array:
-    """The threshold as it is; before it has started, the mean magnitude."""
-    starts = jnp.isneginf(log_c) & (total > 0)
-    mean = jnp.where(starts, total, jnp.ones_like(total)) / jnp.maximum(nonzero, 1)
-    return jnp.where(starts, jnp.log(mean), log_c)
+def _started(threshold: Any, magnitude: optax.Updates, granularity: str) -> Any:
+    """The thresholds; those that are 0 become geometric means of what is finite and not zero."""
+    counts = jax.tree.map(lambda m: (m > 0) & jnp.isfinite(m), magnitude)
+    if granularity == "coordinate":
+        return jax.tree.map(
+            lambda c, m, counts: jnp.where((c > 0) | ~counts, c, m), threshold, magnitude, counts
+        )
+
+    def logarithm(m: jax.Array, counts: jax.Array) -> jax.Array:
+        # At least the smallest normal number: others may count as zero in a logarithm.
+        normal = jnp.maximum(m, jnp.finfo(m.dtype).tiny)
+        return jnp.where(counts, jnp.log(normal), jnp.zeros_like(m))
+
+    def start(c: jax.Array, total: jax.Array, number: jax.Array) -> jax.Array:
+        mean = jnp.exp(total / jnp.maximum(number, 1))
+        return jnp.where((c > 0) | (number == 0), c, mean)
+
+    def start_all(threshold: Any) -> Any:
+        logarithms = jax.tree.map(logarithm, magnitude, counts)
+        ones = jax.tree.map(lambda k, m: k.astype(m.dtype), counts, magnitude)
+        totals = _totals(logarithms, granularity), _totals(ones, granularity)
+        return jax.tree.map(start, threshold, *totals)
+
+    # Logarithms of everything cost more than all the rest: only until all have started.
+    started = jnp.all(jnp.stack([c > 0 for c in jax.tree.leaves(threshold)]))
+    return jax.lax.cond(started, lambda threshold: threshold, start_all, threshold)

@@ -50,21 +50,26 @@ def clip_by_global_norm(max_norm: ArrayLike) -> optax.GradientTransformationExtr
         updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
     ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
-        scale, relative_norm = scaled_norm(updates)
-        radius = jnp.asarray(max_norm, scale.dtype)
-        within = relative_norm * scale <= radius
-        # Two factors, each within range even where their product is not.
-        factor = radius / relative_norm
-
-        def clip(g: jax.Array) -> jax.Array:
-            clipped = g.astype(scale.dtype) / scale * factor
-            return jnp.where(within, g, clipped.astype(g.dtype))
-
-        return jax.tree.map(clip, updates), state
+        return clip_to_norm(updates, max_norm), state
 
     return optax.with_extra_args_support(
         optax.GradientTransformation(optax.init_empty_state, update_fn)
     )
+
+
+def clip_to_norm(updates: optax.Updates, max_norm: ArrayLike) -> optax.Updates:
+    """Returns ``updates`` scaled down to a global norm of at most ``max_norm``."""
+    scale, relative_norm = scaled_norm(updates)
+    radius = jnp.asarray(max_norm, scale.dtype)
+    within = relative_norm * scale <= radius
+    # Two factors, each within range even where their product is not.
+    factor = radius / relative_norm
+
+    def clip(g: jax.Array) -> jax.Array:
+        clipped = g.astype(scale.dtype) / scale * factor
+        return jnp.where(within, g, clipped.astype(g.dtype))
+
+    return jax.tree.map(clip, updates)
 
 
 class BiClipState(NamedTuple):

@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 
 from async_optax.transforms.precision import working_dtype
 from async_optax.transforms.sweepable import sweepable
-from async_optax.validation import require_number
+from async_optax.validation import require_number, require_staleness
 
 
 class CompensateDelayDynamicState(NamedTuple):
@@ -34,7 +34,7 @@ class CompensateDelayDynamicState(NamedTuple):
 
 @sweepable
 def compensate_delay_dynamic(
-    decay: ArrayLike = 0.99, max_strength: ArrayLike = 100.0
+    decay: ArrayLike = 0.9, max_ratio: ArrayLike = 1.0
 ) -> optax.GradientTransformationExtraArgs:
     """Corrects a stale gradient by a Taylor step whose strength is a running regression.
 
@@ -45,22 +45,24 @@ def compensate_delay_dynamic(
 
         a <- decay * a + (1 - decay) * <g - g', z>
         b <- decay * b + (1 - decay) * <z, z>
-        strength = clip(a / b, 0, max_strength)
-        out: g + strength * h * (x - s)
+        q = h * (x - s)
+        out: g + min(max(a / b, 0), max_ratio * norm(g) / norm(q)) * q
 
-    s was read before g' arrived unless one worker sent both: so the noise of the gradients is
-    independent of z and cancels in the mean, and where h says nothing about the curvature the
-    strength tends to zero.
+    A pair only counts if g is stale: then s was read before g' arrived, so the noise of both
+    gradients is independent of z and cancels in the mean. Where h says nothing about the
+    curvature, the strength tends to zero. No number has units: if the loss is scaled, the
+    corrected gradient is scaled likewise. Clip first; a pair whose products are not finite
+    does not count, but a large outlier spoils the fit for ``1 / (1 - decay)`` gradients.
 
     Args:
       decay: of all running means, in [0, 1).
-      max_strength: >= 0; 0 turns the compensation off. In units of one over a squared
-        gradient times the loss's curvature: for the mean gradient of B examples, likelihood
-        theory expects about B.
+      max_ratio: >= 0, the largest norm of a correction in units of its gradient's; 0 turns
+        the compensation off.
 
     Returns:
-      A transformation whose ``update`` requires ``params`` (x) and ``stale_params`` (s); three
-      copies of the parameters. Updates keep their shapes and dtypes.
+      A transformation whose ``update`` requires ``params`` (x), ``stale_params`` (s) and
+      ``staleness`` (int32 scalar). Its state has three copies of the parameters. Updates keep
+      their shapes and dtypes.
 
     Raises:
       ValueError: if a number is out of range; in ``update``, if ``params`` or
@@ -69,18 +71,18 @@ def compensate_delay_dynamic(
     Example:
       >>> import jax.numpy as jnp
       >>> tx = compensate_delay_dynamic()
-      >>> x = jnp.array([1.0])
-      >>> updates, state = tx.update(2 * x, tx.init(x), x, stale_params=x)
-      >>> updates, state = tx.update(x, state, x, stale_params=x / 2)
-      >>> print(updates)
+      >>> x = jnp.array([1.0])  # the gradient at s is 2 * s
+      >>> _, state = tx.update(2 * x, tx.init(x), x, stale_params=x, staleness=0)
+      >>> print(tx.update(x, state, x, stale_params=x / 2, staleness=1)[0])
       [2.]
 
     References:
-      Ours; see the measurements in ``experiments/adaptive``. The Taylor step is that of Zheng
-      et al., `DC-ASGD <https://arxiv.org/abs/1609.08326>`_, 2017.
+      Ours; see ``experiments/adaptive`` for where it helps (little noise) and where it does not.
+      The Taylor step is that of Zheng et al., `DC-ASGD <https://arxiv.org/abs/1609.08326>`_,
+      2017.
     """
     require_number("decay", decay, at_least=0, below=1)
-    require_number("max_strength", max_strength, at_least=0)
+    require_number("max_ratio", max_ratio, at_least=0)
 
     def init_fn(params: optax.Params) -> CompensateDelayDynamicState:
         wide = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
@@ -96,37 +98,47 @@ def compensate_delay_dynamic(
         params: optax.Params | None = None,
         *,
         stale_params: optax.Params,
+        staleness: ArrayLike,
         **extra_args: Any,
     ) -> tuple[optax.Updates, CompensateDelayDynamicState]:
         del extra_args
         if params is None or stale_params is None:
             raise ValueError("compensate_delay_dynamic needs params and stale_params, got None")
+        require_staleness(staleness)
         dtype = state.explained.dtype
         rate = jnp.asarray(decay, dtype)
-        curvature = jax.tree.map(
-            lambda h: h / (1 - rate ** jnp.maximum(state.step, 1)).astype(h.dtype), state.curvature
-        )
-        moved = jax.tree.map(_difference, stale_params, state.point)
+        unbiased = 1 - rate ** jnp.maximum(state.step, 1).astype(dtype)
+        curvature = jax.tree.map(lambda h: h / unbiased.astype(h.dtype), state.curvature)
+
         happened = jax.tree.map(_difference, updates, state.gradient)
-        expected = jax.tree.map(lambda h, d: h * d, curvature, moved)
+        moved = jax.tree.map(_difference, stale_params, state.point)
+        expected = jax.tree.map(jnp.multiply, curvature, moved)
         explained = rate * state.explained + (1 - rate) * _inner(happened, expected, dtype)
         predicted = rate * state.predicted + (1 - rate) * _inner(expected, expected, dtype)
-        known = predicted > 0
-        ratio = explained / jnp.where(known, predicted, jnp.ones_like(predicted))
-        strength = jnp.clip(ratio, 0, jnp.asarray(max_strength, dtype))
-        strength = jnp.where(known, strength, jnp.zeros_like(strength))
+        counts = (jnp.asarray(staleness) > 0) & jnp.isfinite(explained) & jnp.isfinite(predicted)
+        explained = jnp.where(counts, explained, state.explained)
+        predicted = jnp.where(counts, predicted, state.predicted)
+        strength = jnp.maximum(_ratio(explained, predicted), 0)
 
-        def correct(g: jax.Array, h: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
-            corrected = g.astype(h.dtype) + strength.astype(h.dtype) * h * _difference(x, s)
-            unchanged = (x == s) | (strength == 0)
+        drift = jax.tree.map(_difference, params, stale_params)
+        direction = jax.tree.map(jnp.multiply, curvature, drift)
+        # The root of the ratio, not the ratio of the roots: one number to guard.
+        room = jnp.sqrt(
+            _ratio(_inner(updates, updates, dtype), _inner(direction, direction, dtype))
+        )
+        strength = jnp.minimum(strength, jnp.asarray(max_ratio, dtype) * room)
+
+        def correct(g: jax.Array, q: jax.Array) -> jax.Array:
+            corrected = g.astype(q.dtype) + strength.astype(q.dtype) * q
+            unchanged = (q == 0) | (strength == 0)
             return jnp.where(unchanged, g, corrected.astype(g.dtype))
 
         def refresh(h: jax.Array, g: jax.Array) -> jax.Array:
             kept = jnp.asarray(decay, h.dtype)
-            return kept * h + (1 - kept) * jnp.square(g.astype(h.dtype))
+            fresh = kept * h + (1 - kept) * jnp.square(g.astype(h.dtype))
+            return jnp.where(jnp.isfinite(fresh), fresh, h)
 
-        out = jax.tree.map(correct, updates, curvature, params, stale_params)
-        return out, CompensateDelayDynamicState(
+        return jax.tree.map(correct, updates, direction), CompensateDelayDynamicState(
             step=optax.safe_increment(state.step),
             curvature=jax.tree.map(refresh, state.curvature, updates),
             gradient=jax.tree.map(lambda old, g: g.astype(old.dtype), state.gradient, updates),
@@ -144,5 +156,11 @@ def _difference(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def _inner(a: optax.Updates, b: optax.Updates, dtype: jnp.dtype) -> jax.Array:
-    products = jax.tree.map(lambda x, y: jnp.sum(x * y).astype(dtype), a, b)
+    products = jax.tree.map(lambda x, y: jnp.sum(x.astype(dtype) * y.astype(dtype)), a, b)
     return sum(jax.tree.leaves(products), jnp.zeros([], dtype))
+
+
+def _ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+    """``a / b``, and 0 where b is 0 or either overflowed."""
+    known = (b > 0) & jnp.isfinite(b) & jnp.isfinite(a)
+    return jnp.where(known, a / jnp.where(known, b, jnp.ones_like(b)), jnp.zeros_like(a))

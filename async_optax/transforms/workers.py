@@ -3,12 +3,21 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jax.typing import ArrayLike, DTypeLike
 
 
 def require_worker(worker: ArrayLike, num_workers: int) -> None:
-    """Raises ``ValueError`` if a concrete ``worker`` is not in ``[0, num_workers)``."""
+    """Raises ``ValueError`` if a concrete ``worker`` is not in ``[0, num_workers)``.
+
+    A traced one is checked under ``jax.experimental.checkify.checkify``, and only there.
+    """
     if isinstance(worker, jax.core.Tracer):
+        checkify.debug_check(
+            jnp.all((worker >= 0) & (worker < num_workers)),
+            f"worker must be in [0, {num_workers}), got {{worker}}",
+            worker=worker,
+        )
         return
     if not np.all((np.asarray(worker) >= 0) & (np.asarray(worker) < num_workers)):
         raise ValueError(f"worker must be in [0, {num_workers}), got {worker}")

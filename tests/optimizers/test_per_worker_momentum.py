@@ -5,7 +5,7 @@ import pytest
 
 from async_optax import protocols, runtimes
 from async_optax.timelines import simulate_timeline
-from tests.oracles.rules import Dana
+from tests.oracles.momentum_rules import Dana
 
 
 def dana_zero(timeline, gradient, x0, lr, momentum):

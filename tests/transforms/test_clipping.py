@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from async_optax.transforms import bi_clip, clip_by_global_norm
+from async_optax.transforms.precision import scaled_norm
 
 
 def apply(tx, gradient):
@@ -44,6 +45,16 @@ def test_tiny_gradients_are_untouched_and_do_not_underflow():
     gradient = tree(0, 1e-30)
     ours = apply(clip_by_global_norm(1e-31), gradient)
     np.testing.assert_allclose(optax.tree.norm(jax.tree.map(lambda g: g * 1e31, ours)), 1, 1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-37, -22, -17, -16, -15, 0, 18, 19, 38])
+def test_the_norm_is_as_precise_where_its_square_leaves_the_range(exponent):
+    gradient = jnp.asarray(3.0 * 10.0**exponent * np.linspace(0.1, 1, 1000), jnp.float32)
+    true_norm = np.linalg.norm(np.asarray(gradient, np.float64))
+    scale, relative_norm = jax.jit(scaled_norm)([gradient])
+    np.testing.assert_allclose(float(scale) * float(relative_norm), true_norm, rtol=1e-6)
+    ours = np.asarray(apply(clip_by_global_norm(1e-12), gradient), np.float64)
+    np.testing.assert_allclose(np.linalg.norm(ours), min(true_norm, 1e-12), rtol=1e-6)
 
 
 def test_many_bfloat16_coordinates_do_not_bias_the_norm():
