@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+import optax
 
 try:
     import tyro
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-    from rich.table import Table
+    from rich.table import Column, Table
 except ImportError as error:
     raise ImportError(
         "the command line needs the extra 'experiments': pip install 'async_optax[experiments]'"
@@ -181,6 +182,9 @@ class Run:
 class Methods:
     """Lists the registered methods and their arguments."""
 
+    markdown: bool = False
+    """Print the page of methods instead: rules, needs, memory, sources."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Protocols:
@@ -233,11 +237,25 @@ def _arguments(factory: Callable, given: dict[str, str], num_workers: int) -> di
         if name == "weight_fn":
             arguments[name] = _weight(text, num_workers)
             continue
+        if text in ("True", "False"):
+            arguments[name] = text == "True"
+            continue
+        if name == "server":
+            arguments[name] = _server(text)
+            continue
         try:
             arguments[name] = float(text)
         except ValueError:
             arguments[name] = text
     return arguments
+
+
+def _server(text: str) -> Callable[..., optax.GradientTransformation]:
+    """An optimizer of Optax by its name, such as ``adam``."""
+    found = getattr(optax, text, None)
+    if not callable(found) or "learning_rate" not in inspect.signature(found).parameters:
+        raise ValueError(f"server must name an optimizer of Optax such as adam, got {text!r}")
+    return found
 
 
 def _weight(text: str, num_workers: int) -> weights.WeightFn:
@@ -301,18 +319,14 @@ def _run(contest: Contest, output: Path, console: Console) -> None:
 
 
 def _list_methods(console: Console) -> None:
-    table = Table("method", "what it does", "arguments beside learning_rate")
+    table = Table(Column("method", no_wrap=True), "what it does", "arguments beside learning_rate")
     for name in optimizers.names():
         factory = optimizers.get(name)
         parameters = list(inspect.signature(factory).parameters.values())[1:]
-        table.add_row(name, _first_line(factory), "\n".join(_parameter(p) for p in parameters))
+        table.add_row(
+            name, _first_line(factory), "\n".join(map(report.format_parameter, parameters))
+        )
     console.print(table)
-
-
-def _parameter(parameter: inspect.Parameter) -> str:
-    if parameter.default is inspect.Parameter.empty:
-        return parameter.name
-    return f"{parameter.name}={parameter.default}"
 
 
 def _list_protocols(console: Console) -> None:
@@ -350,6 +364,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _run(demo_contest(), command.output, console)
             case Run():
                 _run(command.make(), command.output, console)
+            case Methods(markdown=True):
+                print(report.methods_page(), end="")
             case Methods():
                 _list_methods(console)
             case Protocols():

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from async_optax import cli, optimizers
+from async_optax import cli, optimizers, report
 
 FAST = shlex.split(
     "run --methods sgd async_heavy_tailed --protocols synchronous buffered_wait "
@@ -41,6 +41,8 @@ def test_methods_and_protocols_are_listed(capsys):
     assert cli.main(["methods"]) == 0
     printed = capsys.readouterr().out
     assert all(name in printed for name in optimizers.names())
+    assert cli.main(["methods", "--markdown"]) == 0
+    assert capsys.readouterr().out == report.methods_page()
     assert cli.main(["protocols"]) == 0
     printed = capsys.readouterr().out
     for name in ("synchronous", "asynchronous", "buffered", "buffered_wait"):
@@ -68,6 +70,10 @@ def test_methods_and_protocols_are_listed(capsys):
         (["--arguments", "treshold", "1"], "no chosen method takes treshold"),
         (["--arguments", "weight_fn", "polynomal"], "unknown weight 'polynomal'; nearest: poly"),
         (["--arguments", "weight_fn", "inverse:3"], "weight 'inverse:3'"),
+        (
+            ["--methods", "gba", "--arguments", "server", "clip"],
+            "server must name an optimizer of Optax such as adam, got 'clip'",
+        ),
         (["--arguments", "clipping", "l3"], "clipping must be one of"),
         (["--noise.tail", "3"], "alpha must be"),
         (["--runtimes.slow-factor", "0.5"], "slow_factor must be"),
@@ -84,6 +90,16 @@ def test_bad_input_is_one_line_and_exit_code_two(arguments, message, tmp_path, c
     assert message in errors[0]
     out = tmp_path / "out"
     assert not out.exists() or not list(out.iterdir())
+
+
+def test_booleans_and_optimizers_are_understood(tmp_path):
+    """Both methods need more than numbers; ``False`` must not be a true string."""
+    arguments = "--methods gba adadelay --arguments server adam per_coordinate False"
+    output = ["--learning-rates", "0.05", "--target", "0.2", "--output", str(tmp_path)]
+    assert cli.main([*FAST, *arguments.split(), *output]) == 0
+    rows = json.loads((tmp_path / "summary.json").read_text())["rows"]
+    given = [list(row["arguments"].values()) for row in rows if row["protocol"] == "synchronous"]
+    assert given == [["adam"], [False]]
 
 
 def test_a_target_never_reached_is_an_error_after_the_results_are_saved(tmp_path, capsys):

@@ -19,7 +19,7 @@ from async_optax.engine.record import Recorder, check_recorders, resolve
 from async_optax.engine.result import Result, find_divergence
 from async_optax.engine.worker import WorkerProgram, check_worker, gradient
 from async_optax.timelines import Timeline
-from async_optax.transforms import TrackStalenessState, gathers_arrivals, split_numbers
+from async_optax.transforms import TrackStalenessState, require_gathering, split_numbers
 
 _FIRST_CHUNK = 64  # arrivals; doubled while calls are short, so that progress shows early
 _CHUNK_SECONDS = 0.5
@@ -197,15 +197,13 @@ def _checked_optimizer(
             f"got {optimizer!r}"
         )
     optimizer = optax.with_extra_args_support(optimizer)
-    state = jax.eval_shape(lambda: optimizer.init(problem.init(jax.random.key(0))))
+    params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+    state = jax.eval_shape(optimizer.init, params)
     if isinstance(state, TrackStalenessState):
         raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
     accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
-    if not accepted_in_full and not gathers_arrivals(state):
-        raise ValueError(
-            "this timeline gathers several arrivals per commit, which the optimizer "
-            "ignores: wrap its server part in ao.transforms.accumulate_until_commit"
-        )
+    if not accepted_in_full:
+        require_gathering(state, params)
     return optimizer
 
 

@@ -97,8 +97,8 @@ def dana_gap_aware(
 
     References:
       Barkai, Hakimi, Schuster, `Gap-Aware Mitigation of Gradient Staleness
-      <https://arxiv.org/abs/1909.10802>`_, 2020, on top of DANA. Certainty: secondary sources for
-      the combination, authors' code for its two parts.
+      <https://arxiv.org/abs/1909.10802>`_, 2020, on top of DANA. Certainty: secondary sources;
+      the two parts are the authors' code.
     """
     require_learning_rate(learning_rate)
     return optax.chain(

@@ -45,7 +45,7 @@ def attention(
       >>> problem = attention()
       >>> params = problem.init(jax.random.key(0))
       >>> sum(x.size for x in jax.tree.leaves(params))
-      3674
+      3754
 
     References:
       Vaswani et al., `Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_, 2017;

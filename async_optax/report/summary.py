@@ -50,11 +50,11 @@ def rows(standings: Sequence[Standing]) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """A weight as ``polynomial(power=0.5)``, anything else as it is."""
+    """A weight as ``polynomial(power=0.5)``, a function by its name, anything else as it is."""
     if isinstance(value, Partial):
         numbers = ", ".join(f"{name}={number:g}" for name, number in value.keywords.items())
         return f"{value.func.__name__.removeprefix('_')}({numbers})"
-    return value
+    return getattr(value, "__name__", repr(value)) if callable(value) else value
 
 
 def describe_divergence(standings: Sequence[Standing]) -> list[str]:

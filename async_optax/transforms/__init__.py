@@ -12,7 +12,6 @@ from async_optax.transforms import schedules, weights
 from async_optax.transforms.accumulation import (
     AccumulateUntilCommitState,
     accumulate_until_commit,
-    gathers_arrivals,
 )
 from async_optax.transforms.adadelay import ScaleByAdadelayState, scale_by_adadelay
 from async_optax.transforms.adaptive_clipping import (
@@ -21,6 +20,7 @@ from async_optax.transforms.adaptive_clipping import (
     clip_by_quantile,
     clip_coordinates_by_quantile,
 )
+from async_optax.transforms.checking import check_arrival
 from async_optax.transforms.clipping import BiClipState, bi_clip, clip_by_global_norm
 from async_optax.transforms.compensation import (
     CompensateDelayAdaptiveState,
@@ -33,6 +33,7 @@ from async_optax.transforms.dynamic_compensation import (
 )
 from async_optax.transforms.exact_compensation import compensate_delay_exact
 from async_optax.transforms.gap import ScaleByGapMomentumState, scale_by_gap_momentum
+from async_optax.transforms.gathering import require_gathering
 from async_optax.transforms.lookahead import (
     LookAheadState,
     ServesParams,
@@ -90,6 +91,7 @@ __all__ = [
     "TrackStalenessState",
     "accumulate_until_commit",
     "bi_clip",
+    "check_arrival",
     "clip_by_global_norm",
     "clip_by_quantile",
     "clip_coordinates_by_quantile",
@@ -98,8 +100,8 @@ __all__ = [
     "compensate_delay_dynamic",
     "compensate_delay_exact",
     "difference_to_worker_model",
-    "gathers_arrivals",
     "look_ahead",
+    "require_gathering",
     "scale_by_adadelay",
     "scale_by_gap_momentum",
     "scale_by_nadam_delayed",

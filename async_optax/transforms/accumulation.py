@@ -118,22 +118,6 @@ def accumulate_until_commit(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def gathers_arrivals(state: optax.OptState) -> bool:
-    """Returns whether a transformation with this state accumulates until a commit.
-
-    Example:
-      >>> import jax.numpy as jnp, optax
-      >>> gathers_arrivals(optax.sgd(0.1).init(jnp.zeros(2)))
-      False
-    """
-    nodes = jax.tree.leaves(state, is_leaf=_is_accumulation)
-    return any(_is_accumulation(node) for node in nodes)
-
-
-def _is_accumulation(node: Any) -> bool:
-    return isinstance(node, AccumulateUntilCommitState)
-
-
 def _cast_like(out: optax.Updates, updates: optax.Updates) -> optax.Updates:
     # A learning rate that is an array, as in a sweep, would promote low-precision updates.
     return jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates)

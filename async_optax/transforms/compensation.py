@@ -9,7 +9,12 @@ from jax.typing import ArrayLike
 
 from async_optax.transforms.precision import working_dtype
 from async_optax.transforms.sweepable import sweepable
-from async_optax.transforms.workers import read_worker, require_worker, write_worker
+from async_optax.transforms.workers import (
+    read_worker,
+    require_worker,
+    write_worker,
+    zeros_per_worker,
+)
 from async_optax.validation import require_count, require_number
 
 
@@ -131,7 +136,7 @@ def compensate_delay_adaptive(
 
     def init_fn(params: optax.Params) -> CompensateDelayAdaptiveState:
         return CompensateDelayAdaptiveState(
-            jax.tree.map(lambda x: jnp.zeros((num_workers, *x.shape), working_dtype(x)), params)
+            jax.tree.map(lambda x: zeros_per_worker(x, num_workers, working_dtype(x)), params)
         )
 
     def update_fn(

@@ -116,8 +116,10 @@ def scale_by_gap_momentum(
 
     def init_fn(params: optax.Params) -> ScaleByGapMomentumState:
         mean_square = _sizes(jax.tree.map(jnp.zeros_like, params), granularity)
-        zero = jnp.zeros([], jnp.int32)
-        return ScaleByGapMomentumState(zero, zero, jnp.zeros([]), mean_square, trace.init(params))
+        step, commits = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        return ScaleByGapMomentumState(
+            step, commits, jnp.zeros([]), mean_square, trace.init(params)
+        )
 
     def update_fn(
         updates: optax.Updates,

@@ -8,7 +8,12 @@ import optax
 from jax.typing import ArrayLike
 
 from async_optax.transforms.sweepable import sweepable
-from async_optax.transforms.workers import read_worker, require_worker, write_worker
+from async_optax.transforms.workers import (
+    read_worker,
+    require_worker,
+    write_worker,
+    zeros_per_worker,
+)
 from async_optax.validation import require_count, require_number
 
 
@@ -64,7 +69,7 @@ def trace_per_worker(
     require_number("decay", decay, at_least=0, below=1)
 
     def init_fn(params: optax.Params) -> TracePerWorkerState:
-        zeros = jax.tree.map(lambda x: jnp.zeros((num_workers, *x.shape), x.dtype), params)
+        zeros = jax.tree.map(lambda x: zeros_per_worker(x, num_workers), params)
         return TracePerWorkerState(zeros)
 
     def update_fn(

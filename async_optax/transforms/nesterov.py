@@ -151,11 +151,14 @@ def scale_by_nadam_delayed(
 
     def momentum_at(step: jax.Array) -> jax.Array:
         exponent = step.astype(float) * jnp.asarray(momentum_decay, float)
-        return b1 * (1 - 0.5 * 0.96**exponent)
+        return jnp.multiply(b1, 1 - 0.5 * 0.96**exponent)
 
     def init_fn(params: optax.Params) -> ScaleByNadamDelayedState:
-        zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
-        return ScaleByNadamDelayedState(jnp.zeros([], jnp.int32), jnp.ones([]), zeros, zeros)
+        mu, nu = (
+            jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
+            for _ in range(2)
+        )
+        return ScaleByNadamDelayedState(jnp.zeros([], jnp.int32), jnp.ones([]), mu, nu)
 
     def update_fn(
         updates: optax.Updates,

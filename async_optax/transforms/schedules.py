@@ -66,7 +66,7 @@ def _weighted(
     step: ArrayLike,
     staleness: ArrayLike,
 ) -> jax.Array:
-    return value_at(learning_rate, step) * weight_fn(staleness)
+    return jnp.multiply(value_at(learning_rate, step), weight_fn(staleness))
 
 
 def capped(learning_rate: optax.ScalarOrSchedule, max_staleness: ArrayLike) -> StalenessSchedule:
@@ -145,7 +145,7 @@ def adadelay_rate(
 ) -> jax.Array:
     """Returns ``rate / (1 + rate * scale * sqrt(step + 1 + staleness))``, for rates of 0 too."""
     age = jnp.asarray(step).astype(float) + 1 + _as_float(staleness)
-    return rate / (1 + rate * scale * jnp.sqrt(age))
+    return jnp.divide(rate, 1 + jnp.multiply(rate, scale) * jnp.sqrt(age))
 
 
 def _as_float(staleness: ArrayLike) -> jax.Array:

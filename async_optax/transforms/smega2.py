@@ -94,8 +94,9 @@ def trace_smega2(
         )
 
     def init_fn(params: optax.Params) -> TraceSmega2State:
-        zero, zeros = jnp.zeros([], jnp.int32), jax.tree.map(jnp.zeros_like, params)
-        return TraceSmega2State(zero, zero, zeros, zeros, factors_at(zero, zero))
+        step, turn = jnp.zeros([], jnp.int32), jnp.zeros([], jnp.int32)
+        trace, gathered = (jax.tree.map(jnp.zeros_like, params) for _ in range(2))
+        return TraceSmega2State(step, turn, trace, gathered, factors_at(step, turn))
 
     def update_fn(
         updates: optax.Updates,

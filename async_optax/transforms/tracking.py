@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from async_optax.transforms.accumulation import gathers_arrivals
+from async_optax.transforms.gathering import require_gathering
 from async_optax.transforms.lookahead import served_params
 from async_optax.transforms.sweepable import sweepable
 from async_optax.transforms.workers import read_worker, require_worker, write_worker
@@ -58,7 +58,7 @@ def track_staleness(
     Raises:
       TypeError: if ``inner`` is not a transformation or ``num_workers`` not an integer.
       ValueError: if ``num_workers < 1``; in ``update``, if ``params`` is ``None``, a concrete
-        ``worker`` is out of range, or ``commit`` is given and ``inner`` ignores it.
+        ``worker`` is out of range, or ``commit`` is given and ``inner`` does not wait for it.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -99,11 +99,8 @@ def track_staleness(
         if params is None:
             raise ValueError("track_staleness needs params, got None")
         require_worker(worker, num_workers)
-        if "commit" in extra_args and not gathers_arrivals(state.inner_state):
-            raise ValueError(
-                "commit is given, but inner applies every arrival: wrap its server part in "
-                "accumulate_until_commit"
-            )
+        if "commit" in extra_args:
+            require_gathering(state.inner_state, params)
         updates, inner_state = inner.update(
             updates,
             state.inner_state,

@@ -3,21 +3,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental import checkify
 from jax.typing import ArrayLike, DTypeLike
 
 
 def require_worker(worker: ArrayLike, num_workers: int) -> None:
-    """Raises ``ValueError`` if a concrete ``worker`` is not in ``[0, num_workers)``.
-
-    A traced one is checked under ``jax.experimental.checkify.checkify``, and only there.
-    """
+    """Raises ``ValueError`` if a concrete ``worker`` is not in ``[0, num_workers)``."""
     if isinstance(worker, jax.core.Tracer):
-        checkify.debug_check(
-            jnp.all((worker >= 0) & (worker < num_workers)),
-            f"worker must be in [0, {num_workers}), got {{worker}}",
-            worker=worker,
-        )
         return
     if not np.all((np.asarray(worker) >= 0) & (np.asarray(worker) < num_workers)):
         raise ValueError(f"worker must be in [0, {num_workers}), got {worker}")
@@ -30,14 +21,24 @@ def zeros_per_worker(x: jax.Array, num_workers: int, dtype: DTypeLike | None = N
 
 def read_worker(copies: jax.Array, worker: ArrayLike) -> jax.Array:
     """Returns a worker's entry; out of range it is NaN (or the lowest integer), never another's."""
-    return copies.at[_never_negative(copies, worker)].get(mode="fill")
+    index, known = _place(copies, worker)
+    entry = jax.lax.dynamic_index_in_dim(copies, index, keepdims=False)
+    is_float = jnp.issubdtype(copies.dtype, jnp.floating)
+    unknown = jnp.nan if is_float else jnp.iinfo(copies.dtype).min
+    return jnp.where(known, entry, jnp.full_like(entry, unknown))
 
 
 def write_worker(copies: jax.Array, worker: ArrayLike, value: jax.Array) -> jax.Array:
     """Returns the copies with a worker's entry replaced; out of range nothing is written."""
-    return copies.at[_never_negative(copies, worker)].set(value, mode="drop")
+    index, known = _place(copies, worker)
+    # Slices, not a scatter: they are updated in place.
+    entry = jax.lax.dynamic_index_in_dim(copies, index, keepdims=False)
+    written = jnp.where(known, value.astype(copies.dtype), entry)
+    return jax.lax.dynamic_update_index_in_dim(copies, written, index, 0)
 
 
-def _never_negative(copies: jax.Array, worker: ArrayLike) -> jax.Array:
-    # A negative index would wrap around: it is sent out of range at the other end.
-    return jnp.where(jnp.asarray(worker) < 0, copies.shape[0], worker)
+def _place(copies: jax.Array, worker: ArrayLike) -> tuple[jax.Array, jax.Array]:
+    """An index within range, and whether it is the worker's."""
+    worker = jnp.asarray(worker)
+    index = jnp.clip(worker, 0, copies.shape[0] - 1)
+    return index, index == worker

@@ -152,7 +152,7 @@ BAD_INPUT = {
             optimizer=optax.sgd(0.1), timeline=make_timeline(5, ao.protocols.buffered(3))
         ),
         ValueError,
-        "wrap its server part in ao.transforms.accumulate_until_commit",
+        "wrap its server part in async_optax.transforms.accumulate_until_commit",
     ),
 }
 

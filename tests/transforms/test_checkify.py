@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import optax
 import pytest
 from jax.experimental import checkify
 
@@ -18,20 +19,22 @@ PER_WORKER = {
 }
 
 
-def update(tx, worker, staleness=0):
-    extra = {"worker": worker, "staleness": staleness, "stale_params": 0.5 * X}
-    if tx is PER_WORKER["track_staleness"]:
-        extra = {"worker": worker}
+def update(name, worker, staleness=0, checked=False):
+    tx = PER_WORKER[name]
+    extra = {"worker": worker}
+    if name != "track_staleness":
+        extra |= {"staleness": staleness, "stale_params": 0.5 * X}
+    if checked:
+        tx = optax.chain(transforms.check_arrival(3), tx)
     return tx.update(X, tx.init(X), X, **extra)[0]
 
 
 @pytest.mark.parametrize("name", PER_WORKER)
 @pytest.mark.parametrize("worker", [-1, 3])
 def test_workers_out_of_range(name, worker):
-    tx = PER_WORKER[name]
     with pytest.raises(ValueError, match=rf"worker must be in \[0, 3\), got {worker}"):
-        update(tx, worker)
-    step = jax.jit(checkify.checkify(lambda worker: update(tx, worker)))
+        update(name, worker)
+    step = jax.jit(checkify.checkify(lambda worker: update(name, worker, checked=True)))
     error, _ = step(jnp.int32(worker))
     with pytest.raises(Exception, match=rf"worker must be in \[0, 3\), got {worker}"):
         error.throw()
@@ -39,13 +42,27 @@ def test_workers_out_of_range(name, worker):
     error.throw()
     assert jnp.isfinite(updates).all()
     # Without checkify nothing is checked, and nothing of another worker's is used.
-    assert jnp.isnan(jax.jit(lambda worker: update(tx, worker))(jnp.int32(worker))).all()
+    assert jnp.isnan(jax.jit(lambda worker: update(name, worker))(jnp.int32(worker))).all()
 
 
 def test_negative_staleness():
     tx = ao.optimizers.staleness_aware_sgd(0.1)
     with pytest.raises(ValueError, match="staleness must be an integer >= 0, got -1"):
-        update(tx, 0, -1)
-    error, _ = jax.jit(checkify.checkify(lambda tau: update(tx, 0, tau)))(jnp.int32(-1))
+        tx.update(X, tx.init(X), X, staleness=-1)
+    step = checkify.checkify(lambda tau: update("trace_per_worker", 0, tau, checked=True))
+    error, _ = jax.jit(step)(jnp.int32(-1))
     with pytest.raises(Exception, match="staleness must be an integer >= 0, got -1"):
         error.throw()
+
+
+def test_forgotten_checkify_is_loud():
+    checked = transforms.check_arrival(3)
+    with pytest.raises(ValueError, match="not functionalized"):
+        jax.jit(lambda worker: checked.update(X, checked.init(X), worker=worker))(jnp.int32(1))
+
+
+def test_no_effect_is_left_on_jitted_updates():
+    """An effect would take every call off the fast path of dispatch."""
+    for name in PER_WORKER:
+        closed = jax.make_jaxpr(lambda worker, name=name: update(name, worker))(jnp.int32(1))
+        assert not closed.effects

@@ -82,7 +82,9 @@ def test_workers_out_of_range():
 
 def test_commits_that_inner_ignores_raise():
     tx, params = track_staleness(optax.sgd(1.0), 2), jnp.ones(1)
-    with pytest.raises(ValueError, match="commit is given, but inner applies every arrival"):
+    with pytest.raises(
+        ValueError, match="the optimizer applies each at once: wrap its server part"
+    ):
         tx.update(params, tx.init(params), params, worker=0, commit=False, weight=0.5)
     with pytest.raises(TypeError, match="inner must be a gradient transformation, got 'sgd'"):
         track_staleness("sgd", 2)
