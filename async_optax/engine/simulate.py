@@ -44,8 +44,11 @@ def simulate(
     Row i of the timeline is a job that read the parameters s of its ``read_version``. Its
     gradient is taken at s, with randomness from ``fold_in(job_key, i)``, where ``init_key,
     job_key = split(key)``; the optimizer sees it at the row's place in the order, with the
-    row's ``staleness``, ``stale_params = s``, ``worker``, and, unless every arrival commits in
-    full, ``commit`` and ``weight``. Results do not depend on lanes or chunks beyond rounding,
+    row's ``staleness``, ``stale_params = s``, ``worker``, ``gradient_fn`` (the job's gradient at
+    any parameters, free unless called), and, unless every arrival commits in full, ``commit``
+    and ``weight``. If the optimizer looks ahead, s is what
+    :func:`async_optax.transforms.served_params` gave at the commit; evaluations are of the
+    server's own parameters. Results do not depend on lanes or chunks beyond rounding,
     and runs on one timeline with one key see the same batches and noise whatever the method.
 
     The program is compiled once for all problems, optimizers and timelines of equal

@@ -57,12 +57,13 @@ def attention(
     require_count("num_heads", num_heads)
     if width % num_heads:
         raise ValueError(f"width must be a multiple of num_heads={num_heads}, got {width}")
-    multilayer_perceptron = digits(batch_size=batch_size)
-    test_images, test_labels = multilayer_perceptron.evaluate.args
+    as_images = digits(batch_size=batch_size)
+    evaluate: Any = as_images.evaluate  # a Partial that holds the test images and labels
+    test_images, test_labels = evaluate.args
     return Problem(
         init=Partial(_init, num_layers, width),
         loss=Partial(_loss, num_heads),
-        batch=multilayer_perceptron.batch,
+        batch=as_images.batch,
         evaluate=Partial(_evaluate, num_heads, test_images, test_labels),
     )
 

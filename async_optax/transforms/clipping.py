@@ -85,8 +85,8 @@ def bi_clip(
     """Clips each coordinate's magnitude from both sides: ``sign(g) * clip(|g|, d, u)``.
 
     Coordinates that are exactly zero stay zero, so that parameters without a gradient
-    (unused embeddings) do not move. ``lower=0`` is plain coordinate-wise clipping;
-    ``lower=upper`` is sign descent.
+    (unused embeddings) do not move. Infinite coordinates become u, NaN stays NaN. ``lower=0``
+    is plain coordinate-wise clipping; ``lower=upper`` is sign descent.
 
     Args:
       lower: d >= 0, a number or a schedule of the update count.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from async_optax.transforms.precision import working_dtype
+from async_optax.transforms.precision import global_norm, working_dtype
 from async_optax.transforms.sweepable import sweepable
 from async_optax.transforms.workers import (
     read_worker,
@@ -19,7 +19,9 @@ from async_optax.validation import require_count, require_number
 
 
 @sweepable
-def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformationExtraArgs:
+def compensate_delay(
+    strength: ArrayLike = 0.04, max_ratio: ArrayLike | None = None
+) -> optax.GradientTransformationExtraArgs:
     """Corrects a stale gradient by a Taylor step: ``g + strength * g * g * (x - s)``.
 
     Here g is the gradient taken at the stale parameters s, x are the current parameters and
@@ -28,15 +30,22 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
     The correction is quadratic in g: after clipping at c the natural unit of the strength is
     ``1 / c**2``. At tau = 0, where x = s, gradients pass unchanged, bit for bit.
 
+    Where s and x are far apart the Taylor step means nothing, and may be larger than the
+    gradient. With ``max_ratio`` the strength of an arrival is at most
+    ``max_ratio * norm(g) / norm(g * g * (x - s))``, norms of the whole tree, so that no
+    correction's norm exceeds that share of its gradient's.
+
     Args:
       strength: >= 0; 0 turns the compensation off.
+      max_ratio: >= 0, or ``None`` for no bound. It costs two norms; 0.5 lost no run where the
+        bare rule diverged (``experiments/adaptive``).
 
     Returns:
       A stateless transformation whose ``update`` requires ``params`` (x) and
       ``stale_params`` (s, a pytree like ``params``). Updates keep their shapes and dtypes.
 
     Raises:
-      ValueError: if ``strength`` is negative or not finite; in ``update``, if ``params`` or
+      ValueError: if a number is negative or not finite; in ``update``, if ``params`` or
         ``stale_params`` is ``None``.
 
     Example:
@@ -49,10 +58,13 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
     References:
       Zheng et al., `Asynchronous Stochastic Gradient Descent with Delay Compensation
       <https://arxiv.org/abs/1609.08326>`_, 2017. The outer product is the Hessian's estimate
-      for likelihood losses only: on a quadratic it is wrong. Under ``optax.masked`` it needs
-      ``mask_compatible_extra_args=True``, so that the mask reaches ``stale_params``.
+      for likelihood losses only: on a quadratic it is wrong. ``max_ratio`` is ours. Under
+      ``optax.masked`` it needs ``mask_compatible_extra_args=True``, so that the mask reaches
+      ``stale_params``.
     """
     require_number("strength", strength, at_least=0)
+    if max_ratio is not None:
+        require_number("max_ratio", max_ratio, at_least=0)
 
     def update_fn(
         updates: optax.Updates,
@@ -66,8 +78,11 @@ def compensate_delay(strength: ArrayLike = 0.04) -> optax.GradientTransformation
         if params is None or stale_params is None:
             raise ValueError("compensate_delay needs params and stale_params, got None")
 
+        used = strength
+        if max_ratio is not None:
+            used = _bounded(strength, max_ratio, updates, params, stale_params)
         corrected = jax.tree.map(
-            lambda g, x, s: _corrected(g, x, s, strength), updates, params, stale_params
+            lambda g, x, s: _corrected(g, x, s, used), updates, params, stale_params
         )
         return corrected, state
 
@@ -188,3 +203,26 @@ def _corrected(g: jax.Array, x: jax.Array, s: jax.Array, strength: ArrayLike) ->
     # Without drift or strength the correction is zero, not the NaN of 0 * inf.
     unchanged = (drift == 0) | (factor == 0)
     return jnp.where(unchanged, g, corrected.astype(g.dtype))
+
+
+def _bounded(
+    strength: ArrayLike,
+    max_ratio: ArrayLike,
+    updates: optax.Updates,
+    params: optax.Params,
+    stale_params: optax.Params,
+) -> jax.Array:
+    """The strength, or less if the correction would exceed ``max_ratio`` of the gradient."""
+
+    def direction(g: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
+        dtype = working_dtype(g, x)
+        wide = g.astype(dtype)
+        return (x.astype(dtype) - s.astype(dtype)) * wide * wide
+
+    length = global_norm(jax.tree.map(direction, updates, params, stale_params))
+    largest = jnp.asarray(max_ratio, length.dtype) * global_norm(updates).astype(length.dtype)
+    bound = largest / jnp.where(length > 0, length, jnp.ones_like(length))
+    # A length beyond the range leaves no room, and none is needed where there is no drift.
+    bound = jnp.where(jnp.isfinite(length), bound, jnp.zeros_like(bound))
+    used = jnp.minimum(jnp.asarray(strength, length.dtype), bound)
+    return jnp.where(length == 0, jnp.asarray(strength, length.dtype), used)

@@ -87,9 +87,14 @@ def compensate_delay_dynamic(
     def init_fn(params: optax.Params) -> CompensateDelayDynamicState:
         wide = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
         zeros = jax.tree.map(jnp.zeros_like, params)
-        zero = jnp.zeros([], working_dtype(*jax.tree.leaves(params)))
+        dtype = working_dtype(*jax.tree.leaves(params))
         return CompensateDelayDynamicState(
-            jnp.zeros([], jnp.int32), wide, zeros, jax.tree.map(jnp.asarray, params), zero, zero
+            step=jnp.zeros([], jnp.int32),
+            curvature=wide,
+            gradient=zeros,
+            point=jax.tree.map(jnp.copy, params),
+            explained=jnp.zeros([], dtype),
+            predicted=jnp.zeros([], dtype),
         )
 
     def update_fn(

@@ -311,11 +311,16 @@ def test_unknown_methods_name_their_neighbours():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"clipping": "l2"}, "clipping must be one of coordinate, global_norm, none; got 'l2'"),
+        (
+            {"clipping": "l2"},
+            "clipping must be one of coordinate, global_norm, adaptive, none; got 'l2'",
+        ),
         ({"order": "x"}, "order must be one of"),
         ({"clip_at": "x"}, "clip_at must be one of"),
         ({"threshold": 0.0}, "threshold must be a finite number >= 1e-15"),
         ({"compensation": -1.0}, "compensation must be a finite number >= 0"),
+        ({"quantile": 1.0}, "quantile must be a finite number > 0 and < 1, got 1.0"),
+        ({"max_ratio": -0.5}, "max_ratio must be a finite number >= 0, got -0.5"),
         ({"lower": 1.0}, "lower must be <= upper"),
     ],
 )

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import async_optax as ao
+from tests.conformance.cases import promotion
 from tests.engine.problems import softmax_problem
 from tests.oracles.replay import SoftmaxRegression, replay
 from tests.oracles.rules import AsyncHeavyTailed, Sgd
@@ -82,14 +83,15 @@ def assert_replay_agrees(case, protocol):
         x0,
         noise=lambda k: np.asarray(noise(k, jnp.zeros(model.size))),
     )
-    result = ao.simulate(
-        softmax_problem(model, noise),
-        ao.optimizers.make(method, learning_rate=lr, **arguments),
-        timeline,
-        key=key,
-        lanes=1,
-        evaluate_every=1,
-    )
+    with promotion(method):
+        result = ao.simulate(
+            softmax_problem(model, noise),
+            ao.optimizers.make(method, learning_rate=lr, **arguments),
+            timeline,
+            key=key,
+            lanes=1,
+            evaluate_every=1,
+        )
     np.testing.assert_allclose(result.params, versions[-1], rtol=0, atol=1e-12)
     np.testing.assert_allclose(result.arrivals["loss"], losses, rtol=0, atol=1e-12)
     norms = np.linalg.norm(versions, axis=1)

@@ -68,6 +68,14 @@ class DelayAdaptiveSgd(Rule):
         return g * (n / max(n, tau + 1))
 
 
+def bounded(strength, max_ratio, g, x, s):
+    """The strength with which no correction exceeds ``max_ratio`` of its gradient."""
+    length = np.linalg.norm(g**2 * (x - s))
+    if max_ratio is None or length == 0:
+        return strength
+    return min(strength, max_ratio * np.linalg.norm(g) / length)
+
+
 class DcAsgd(Rule):
     def per_arrival(self, g, x, s, tau, worker):
         return g + self.options["strength"] * g**2 * (x - s)
@@ -76,7 +84,16 @@ class DcAsgd(Rule):
 class AsyncHeavyTailed(Rule):
     """All options of the reconstruction, spelled out."""
 
+    tracked = None
+
     def clip(self, g):
+        if self.options["clipping"] == "adaptive":
+            if self.tracked is None:
+                self.tracked = np.exp(np.mean(np.log(np.abs(g))))
+            c, size = self.tracked, np.abs(g)
+            share = np.mean(size > c) - (1 - self.options["quantile"])
+            self.tracked = c * np.exp(0.1 * share)
+            return np.sign(g) * np.minimum(size / c, 1)
         c = self.options["threshold"]
         if self.options["clipping"] == "global_norm":
             return l2_clip(g, c)
@@ -86,11 +103,13 @@ class AsyncHeavyTailed(Rule):
         return np.array([0.0 if v == 0 else np.copysign(min(max(abs(v), lower), c), v) for v in g])
 
     def per_arrival(self, g, x, s, tau, worker):
-        strength = self.options["compensation"] / self.options["threshold"] ** 2
+        unit = 1.0 if self.options["clipping"] == "adaptive" else self.options["threshold"]
         early = self.options.get("clip_at", "arrival") != "commit"
         first = self.options.get("order", "clip_first") == "clip_first"
         if early and first:
             g = self.clip(g)
+        strength = self.options["compensation"] / unit**2
+        strength = bounded(strength, self.options.get("max_ratio"), g, x, s)
         g = g + strength * g * g * (x - s)
         if early and not first:
             g = self.clip(g)

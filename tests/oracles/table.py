@@ -108,6 +108,12 @@ CASES = {
         rules.AdadelayPerCoordinate,
         {"scale": 0.5},
     ),
+    "async_heavy_tailed-adaptive": (
+        "async_heavy_tailed",
+        {"clipping": "adaptive", "quantile": 0.7, "compensation": 0.5, "max_ratio": 0.1},
+        rules.AsyncHeavyTailed,
+        {"clipping": "adaptive", "quantile": 0.7, "compensation": 0.5, "max_ratio": 0.1},
+    ),
     "async_heavy_tailed": (
         "async_heavy_tailed",
         {"clipping": "coordinate", "threshold": 0.2, "compensation": 0.5},

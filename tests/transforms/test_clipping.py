@@ -138,3 +138,30 @@ def test_bi_clip_follows_schedules():
 def test_bad_numbers_raise(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+LARGEST = {"float16": 6e4, "bfloat16": 1e38, "float32": 1e38}
+
+
+@pytest.mark.parametrize("dtype", LARGEST)
+def test_squares_that_overflow_are_clipped_to_the_threshold(dtype):
+    """Trees of one low precision throughout, whose squared norm is beyond its range."""
+    g = {"a": jnp.array([LARGEST[dtype], 0.0], dtype), "b": jnp.array([[-LARGEST[dtype]]], dtype)}
+    for tx, size in (
+        (clip_by_global_norm(1.0), 0.5**0.5),
+        (bi_clip(0.0, 1.0), 1.0),
+    ):
+        updates, _ = jax.jit(tx.update)(g, tx.init(g))
+        assert updates["a"].dtype == updates["b"].dtype == jnp.dtype(dtype)
+        np.testing.assert_allclose(np.asarray(updates["a"], float), [size, 0.0], rtol=0.01)
+        np.testing.assert_allclose(np.asarray(updates["b"], float), [[-size]], rtol=0.01)
+
+
+def test_what_is_not_finite():
+    """The norm clip leaves it not finite; by coordinate, infinity is clipped and NaN stays."""
+    g = jnp.array([jnp.inf, 1.0, jnp.nan, -jnp.inf])
+    norm, coordinate = clip_by_global_norm(1.0), bi_clip(0.0, 0.5)
+    for part in (g, g[:2], g[1:3]):
+        assert not jnp.isfinite(norm.update(part, norm.init(part))[0]).all()
+    updates, _ = coordinate.update(g, coordinate.init(g))
+    np.testing.assert_array_equal(updates, [0.5, 0.5, jnp.nan, -0.5])
