@@ -13,6 +13,9 @@ from tests.conformance import sharded
 ROOT = pathlib.Path(__file__).parents[2]
 CASES = [*ao.optimizers.names(), "track_staleness"]
 
+# One process of its own for all cases, so all cases belong to one worker.
+pytestmark = pytest.mark.xdist_group("sharding")
+
 
 @pytest.fixture(scope="module")
 def results():

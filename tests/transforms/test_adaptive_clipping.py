@@ -12,11 +12,15 @@ from async_optax import transforms
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 
+@jax.jit
+def step(tx, g, state):
+    return tx.update(g, state)
+
+
 def run(tx, gradients):
     state = tx.init(gradients[0])
-    step = jax.jit(tx.update)
     for g in gradients:
-        updates, state = step(g, state)
+        updates, state = step(tx, g, state)
         yield jax.tree.map(np.asarray, updates)
 
 
