@@ -108,10 +108,10 @@ def require_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
-def require_learning_rate(learning_rate: Any) -> None:
+def require_learning_rate(learning_rate: Any, name: str = "learning_rate") -> None:
     """Raises unless ``learning_rate`` is a schedule, a tracer or a finite number > 0."""
     if not callable(learning_rate):
-        require_number("learning_rate", learning_rate, above=0)
+        require_number(name, learning_rate, above=0)
 
 
 def require_staleness(staleness: Any) -> None:

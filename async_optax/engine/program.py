@@ -9,11 +9,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.tree_util import Partial
 
 from async_optax.engine.problem import Problem
 from async_optax.engine.record import ArrivalInfo, Recorder
 from async_optax.engine.worker import WorkerProgram
-from async_optax.transforms import Structure, served_params
+from async_optax.transforms import Structure, served_params, split_numbers
 
 MAX_ARRIVALS = 2048  # per call; shapes never depend on how many there really are
 MAX_SEGMENTS = 64
@@ -238,11 +239,25 @@ def _apply(
     return Server(params, opt_state, slots), jnp.stack(values)
 
 
+@dataclasses.dataclass(frozen=True)
+class _GradientAt:
+    """A job's gradient at any parameters, with the same batch and noise."""
+
+    worker: WorkerProgram
+    problem: Structure
+
+    def __call__(
+        self, numbers: tuple[Any, ...], worker: jax.Array, key: jax.Array, params: optax.Params
+    ) -> optax.Updates:
+        return self.worker(self.problem.join(numbers), params, worker, key)[0]
+
+
 def _gradient_fn(
     structures: Structures, problem: Problem, row: jax.Array, key: jax.Array
 ) -> Callable[[optax.Params], optax.Updates]:
-    """The job's gradient at any parameters, with the same batch and noise: free unless called."""
-    return lambda params: structures.worker(problem, params, row[WORKER], key)[0]
+    """Free unless called; a pytree, so that it may be an argument of a jitted update."""
+    numbers, structure = split_numbers(problem)
+    return Partial(_GradientAt(structures.worker, structure), numbers, row[WORKER], key)
 
 
 def _read(copies: Any, index: jax.Array) -> Any:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.tree_util import Partial
 
 from async_optax.engine.chunks import Chunker, Evaluations, schedule_evaluations
 from async_optax.engine.lanes import choose_lanes
@@ -207,7 +208,41 @@ def _checked_optimizer(
     accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
     if not accepted_in_full:
         require_gathering(state, params)
+    _check_workers(optimizer, params, timeline, gathers=not accepted_in_full)
     return optimizer
+
+
+def _check_workers(
+    optimizer: optax.GradientTransformationExtraArgs,
+    params: optax.Params,
+    timeline: Timeline,
+    gathers: bool,
+) -> None:
+    """Lets the optimizer see the highest worker's index concretely: in the run it is traced."""
+    last_worker = np.int32(timeline.worker.max(initial=0))
+    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
+    structure = split_numbers(optimizer)[1], jax.tree.structure(params), shapes
+    fit = structure, int(last_worker), gathers, jnp.result_type(float)
+    if fit in _FITTING:
+        return
+
+    def update(params: optax.Params) -> Any:
+        extra_args = {
+            "staleness": jnp.int32(0),
+            "stale_params": params,
+            "worker": last_worker,
+            "gradient_fn": Partial(_unchanged),
+        }
+        if gathers:
+            extra_args |= {"commit": jnp.bool_(True), "weight": jnp.ones([])}
+        return optimizer.update(params, optimizer.init(params), params, **extra_args)
+
+    jax.eval_shape(update, params)
+    _FITTING.add(fit)
+
+
+def _unchanged(params: optax.Params) -> optax.Params:
+    return params
 
 
 class _Run:

@@ -12,6 +12,7 @@ from async_optax.transforms import (
     schedules,
     weights,
 )
+from async_optax.transforms.precision import in_working_dtype
 from async_optax.transforms.weights import WeightFn
 from async_optax.validation import require_learning_rate, require_number
 
@@ -143,7 +144,8 @@ def fadas(
     References:
       Wang et al., `FADAS: Towards Federated Adaptive Asynchronous Optimization
       <https://arxiv.org/abs/2407.18365>`_, 2024. Certainty: secondary sources. The moments are
-      those of ``optax.amsgrad``, bias correction included, and so are the defaults.
+      those of ``optax.amsgrad`` in at least float32, bias correction included, and so are the
+      defaults.
     """
     require_learning_rate(learning_rate)
     require_number("b1", b1, at_least=0, below=1)
@@ -151,7 +153,7 @@ def fadas(
     require_number("eps", eps, above=0)
     return accumulate_until_commit(
         optax.chain(
-            optax.scale_by_amsgrad(b1, b2, eps),
+            in_working_dtype(optax.scale_by_amsgrad(b1, b2, eps)),
             scale_by_staleness_schedule(schedules.capped(learning_rate, max_staleness)),
         )
     )

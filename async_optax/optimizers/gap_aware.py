@@ -71,8 +71,8 @@ def dana_gap_aware(
     For the worker j that delivers g, with s the look-ahead point it computed on:
     ``h = g / (1 + abs(x - s) / C)``, ``v_j <- momentum * v_j + h``,
     ``x <- x - learning_rate * v_j``; workers read
-    ``x - learning_rate * momentum * sum_i v_i``. C as in :func:`gap_aware`, from the v_j that are
-    about to be updated.
+    ``x - learning_rate * momentum * sum_i v_i``. C as in :func:`gap_aware`, from the last
+    updates, whoever's they were.
 
     Args:
       learning_rate: a number > 0, or a schedule of the commits.

@@ -81,7 +81,8 @@ def async_heavy_tailed(
       ``staleness``.
 
     Raises:
-      ValueError: if a number is out of range or a choice is unknown.
+      ValueError: if a number is out of range, a choice is unknown, or "adaptive" would not come
+        first.
 
     Example:
       >>> import jax.numpy as jnp
@@ -106,6 +107,11 @@ def async_heavy_tailed(
     require_choice("clipping", clipping, _CLIPPINGS)
     require_choice("order", order, _ORDERS)
     require_choice("clip_at", clip_at, _PLACES)
+    if clipping == "adaptive" and (order != "clip_first" or clip_at == "commit"):
+        raise ValueError(
+            "clipping='adaptive' gives the compensation its unit, so it comes first: order must "
+            f"be clip_first and clip_at arrival or both; got {order} and {clip_at}"
+        )
 
     if clipping == "coordinate":
         clip = bi_clip(lower, threshold)

@@ -25,7 +25,8 @@ def nesterov_delayed(
     Args:
       learning_rate: a number > 0, or a schedule of the commits.
       momentum: in [0, 1), or a schedule of the commits; the authors' practical method has 0.99,
-        their theory ``(t - 2) / t``.
+        their theory ``(t - 2) / t`` with t from
+        1: ``lambda t: jnp.maximum(t - 1.0, 0) / (t + 1.0)``.
 
     Returns:
       A transformation for any protocol.

@@ -42,8 +42,9 @@ def normalized_momentum_sgd(
       Wu, Luo, `Optimal Asynchronous Stochastic Nonconvex Optimization under Heavy-Tailed Noise
       <https://arxiv.org/abs/2601.19379>`_, 2026. Certainty: abstract. The rule is that of public
       code of the Ringmaster group, a sibling; they also ignore gradients staler than a bound,
-      which here is the protocol's affair, and offer ``learning_rate * (t + 1)**-0.75`` with
-      ``1 - momentum = t**-0.5`` as a choice without tuning: pass both as schedules.
+      which here is the protocol's affair, and offer a choice without tuning, in schedules of the
+      commits t from 0: ``learning_rate=lambda t: eta * (t + 1.0)**-0.75`` and
+      ``momentum=lambda t: 1 - jnp.maximum(t, 1.0)**-0.5``.
     """
     require_learning_rate(learning_rate)
     return accumulate_until_commit(

@@ -2,8 +2,9 @@
 
 Staleness travels as extra arguments of ``update``: ``staleness`` (int32 scalar, versions
 committed between read and arrival), ``stale_params`` (what the gradient was computed on),
-``worker`` (int32 scalar), ``commit`` (bool scalar) and ``weight`` (float scalar). What a
-transformation needs is required, what it does not need is ignored. In a chain, clipping and
+``worker`` (int32 scalar), ``commit`` (bool scalar), ``weight`` (float scalar) and
+``gradient_fn`` (the arrival's gradient as a function of the parameters). What a transformation
+needs is required, what it does not need is ignored. In a chain, clipping and
 compensation come first and see the raw gradient; staleness weights stand next to the learning
 rate; :func:`accumulate_until_commit` separates what is done per arrival from the server.
 """

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from async_optax.transforms.precision import scale_or_drop, working_dtype
 from async_optax.transforms.sweepable import sweepable
+from async_optax.validation import require_staleness
 
 
 class AccumulateUntilCommitState(NamedTuple):
@@ -83,6 +84,7 @@ def accumulate_until_commit(
     ) -> tuple[optax.Updates, AccumulateUntilCommitState]:
         if commit is None and weight is None:
             out, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+            inner_state = _cast_like(inner_state, state.inner_state)
             return _cast_like(out, updates), state._replace(inner_state=inner_state)
         if commit is None or weight is None:
             missing = "commit" if commit is None else "weight"
@@ -96,6 +98,7 @@ def accumulate_until_commit(
 
         largest = state.largest_staleness
         if "staleness" in extra_args:
+            require_staleness(extra_args["staleness"])
             counted = jnp.where(jnp.asarray(weight) == 0, 0, extra_args["staleness"])
             largest = jnp.maximum(largest, counted.astype(jnp.int32))
             extra_args["staleness"] = largest
@@ -105,7 +108,8 @@ def accumulate_until_commit(
 
         def commit_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
             total = jax.tree.map(lambda a, g: a.astype(g.dtype), acc, updates)
-            out, inner_state = inner.update(total, inner_state, params, **extra_args)
+            out, new_state = inner.update(total, inner_state, params, **extra_args)
+            inner_state = _cast_like(new_state, inner_state)
             zeros = jax.tree.map(jnp.zeros_like, acc)
             fresh = jnp.zeros_like(largest)
             return _cast_like(out, updates), AccumulateUntilCommitState(zeros, fresh, inner_state)
@@ -118,6 +122,6 @@ def accumulate_until_commit(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _cast_like(out: optax.Updates, updates: optax.Updates) -> optax.Updates:
-    # A learning rate that is an array, as in a sweep, would promote low-precision updates.
-    return jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates)
+def _cast_like(new: Any, old: Any) -> Any:
+    """``new`` in the dtypes of ``old``: hyperparameters that are arrays would promote them."""
+    return jax.tree.map(lambda n, o: n if n.dtype == o.dtype else n.astype(o.dtype), new, old)

@@ -13,13 +13,15 @@ from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_choice, require_count, require_number
 
 GRANULARITIES = ("coordinate", "layer", "global")
+_BISECTIONS = 64  # of the logarithm, as many as double precision can tell apart
 
 
 class ClipByQuantileState(NamedTuple):
     """State of :func:`clip_by_quantile`.
 
     Attributes:
-      seen: int32 scalar, gradients so far.
+      seen: int32 scalar, norms so far; once it exceeds the window, congruent to their number
+        modulo the window.
       norms: ``[window]``, the latest global norms, in at least float32; a ring.
     """
 
@@ -90,7 +92,9 @@ def clip_by_quantile(
         # Empty places hold infinity, so they sort behind all norms.
         last = jnp.maximum(jnp.minimum(seen, window) - 1, 0)
         rank = jnp.floor(jnp.asarray(quantile, float) * last.astype(float)).astype(jnp.int32)
-        return clip_to_norm(updates, jnp.sort(norms)[rank]), ClipByQuantileState(seen, norms)
+        clipped = clip_to_norm(updates, jnp.sort(norms)[rank])
+        kept = jax.tree.map(lambda g, c: jnp.where(jnp.isfinite(norm), c, g), updates, clipped)
+        return kept, ClipByQuantileState(seen, norms)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -123,9 +127,9 @@ def clip_coordinates_by_quantile(
 
     so c rises while too many coordinates are clipped and falls while too few are; at rest a
     share of ``1 - quantile`` is. A magnitude enters only by comparison: no outlier, however
-    large, moves c by more than a factor of ``exp(rate * quantile)``. c starts at the geometric
-    mean of the magnitudes of the first gradient, which an outlier hardly moves either. Infinite
-    coordinates are clipped; NaN stays NaN.
+    large, moves c by more than a factor of ``exp(rate * quantile)``. c starts at that quantile of
+    the first gradient (by coordinate, at its magnitude). Infinite coordinates are clipped; NaN
+    stays NaN.
 
     With ``normalize`` the updates are divided by c, so that their magnitudes are at most 1.
     Then gradients that are all scaled by one factor give the same updates, and one learning
@@ -149,12 +153,12 @@ def clip_coordinates_by_quantile(
     Example:
       >>> import jax.numpy as jnp
       >>> tx = clip_coordinates_by_quantile(quantile=0.5)
-      >>> g = jnp.array([1.0, -1.0, 1.0, 16.0])  # of geometric mean 2
-      >>> print(tx.update(g, tx.init(g))[0])
-      [ 1. -1.  1.  2.]
+      >>> g = jnp.array([1.0, -2.0, 2.0, 16.0])
+      >>> print(tx.update(g, tx.init(g))[0].round(3))
+      [ 1. -2.  2.  2.]
       >>> tx = clip_coordinates_by_quantile(quantile=0.5, normalize=True)
-      >>> print(tx.update(g, tx.init(g))[0])
-      [ 0.5 -0.5  0.5  1. ]
+      >>> print(tx.update(g, tx.init(g))[0].round(3))
+      [ 0.5 -1.   1.   1. ]
 
     References:
       The geometric tracking of a quantile is that of Andrew, Thakkar, McMahan, Ramaswamy,
@@ -180,10 +184,8 @@ def clip_coordinates_by_quantile(
         del params, extra_args
         magnitude = jax.tree.map(_magnitude, updates)
         nonzero = _totals(jax.tree.map(lambda m: (m > 0).astype(m.dtype), magnitude), granularity)
-        threshold = _started(state.threshold, magnitude, granularity)
-        thresholds = threshold
-        if granularity == "global":
-            thresholds = jax.tree.map(lambda m: threshold, magnitude)
+        threshold = _started(state.threshold, magnitude, quantile, granularity)
+        thresholds = _spread(threshold, magnitude, granularity)
 
         def clip(g: jax.Array, m: jax.Array, c: jax.Array) -> jax.Array:
             started = c > 0
@@ -224,29 +226,53 @@ def _totals(tree: Any, granularity: str) -> Any:
     return sum((x.astype(dtype) for x in leaves), jnp.zeros([], dtype))
 
 
-def _started(threshold: Any, magnitude: optax.Updates, granularity: str) -> Any:
-    """The thresholds; those that are 0 become geometric means of what is finite and not zero."""
+def _started(
+    threshold: Any, magnitude: optax.Updates, quantile: ArrayLike, granularity: str
+) -> Any:
+    """The thresholds; those that are 0 become the quantile of what is finite and not zero."""
     counts = jax.tree.map(lambda m: (m > 0) & jnp.isfinite(m), magnitude)
     if granularity == "coordinate":
         return jax.tree.map(
             lambda c, m, counts: jnp.where((c > 0) | ~counts, c, m), threshold, magnitude, counts
         )
+    number = _totals(jax.tree.map(lambda k, m: k.astype(m.dtype), counts, magnitude), granularity)
 
-    def logarithm(m: jax.Array, counts: jax.Array) -> jax.Array:
-        # At least the smallest normal number: others may count as zero in a logarithm.
-        normal = jnp.maximum(m, jnp.finfo(m.dtype).tiny)
-        return jnp.where(counts, jnp.log(normal), jnp.zeros_like(m))
+    def halve(_: int, bounds: tuple[Any, Any]) -> tuple[Any, Any]:
+        """Bisects the logarithms: few passes, where sorting all coordinates takes many."""
+        low, high = bounds
+        middle = jax.tree.map(lambda a, b: (a + b) / 2, low, high)
+        c = _spread(jax.tree.map(jnp.exp2, middle), magnitude, granularity)
+        above = jax.tree.map(lambda m, k, c: (k & (m > c)).astype(m.dtype), magnitude, counts, c)
 
-    def start(c: jax.Array, total: jax.Array, number: jax.Array) -> jax.Array:
-        mean = jnp.exp(total / jnp.maximum(number, 1))
-        return jnp.where((c > 0) | (number == 0), c, mean)
+        def too_low(above: jax.Array, number: jax.Array) -> jax.Array:
+            return above > (1 - jnp.asarray(quantile, number.dtype)) * number
+
+        low_too = jax.tree.map(too_low, _totals(above, granularity), number)
+        low = jax.tree.map(jnp.where, low_too, middle, low)
+        high = jax.tree.map(jnp.where, low_too, high, middle)
+        return low, high
 
     def start_all(threshold: Any) -> Any:
-        logarithms = jax.tree.map(logarithm, magnitude, counts)
-        ones = jax.tree.map(lambda k, m: k.astype(m.dtype), counts, magnitude)
-        totals = _totals(logarithms, granularity), _totals(ones, granularity)
-        return jax.tree.map(start, threshold, *totals)
+        low = jax.tree.map(lambda n: jnp.full_like(n, jnp.finfo(n.dtype).minexp), number)
+        high = jax.tree.map(lambda n: jnp.full_like(n, jnp.finfo(n.dtype).maxexp), number)
+        _, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
 
-    # Logarithms of everything cost more than all the rest: only until all have started.
-    started = jnp.all(jnp.stack([c > 0 for c in jax.tree.leaves(threshold)]))
+        def start(c: jax.Array, log2: jax.Array, number: jax.Array) -> jax.Array:
+            # A little more, so that rounding does not clip the quantile itself.
+            quantile = jnp.exp2(log2) * (1 + 64 * jnp.finfo(log2.dtype).eps)
+            return jnp.where((c > 0) | (number == 0), c, quantile)
+
+        return jax.tree.map(start, threshold, high, number)
+
+    leaves = jax.tree.leaves(threshold)
+    if not leaves:
+        return threshold
+    started = jnp.all(jnp.stack([c > 0 for c in leaves]))
     return jax.lax.cond(started, lambda threshold: threshold, start_all, threshold)
+
+
+def _spread(threshold: Any, magnitude: optax.Updates, granularity: str) -> Any:
+    """The threshold of each leaf."""
+    if granularity == "global":
+        return jax.tree.map(lambda m: threshold, magnitude)
+    return threshold

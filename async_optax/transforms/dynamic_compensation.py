@@ -17,7 +17,8 @@ class CompensateDelayDynamicState(NamedTuple):
 
     Attributes:
       step: int32 scalar, gradients so far.
-      curvature: running mean of g * g, like params, in at least float32.
+      curvature: running mean of g * g without the previous gradient, like params, in at
+        least float32.
       gradient: the previous gradient, like params.
       point: the parameters at which that was taken, like params.
       explained: running mean of the inner product of what happened and what was predicted.
@@ -39,9 +40,10 @@ def compensate_delay_dynamic(
     """Corrects a stale gradient by a Taylor step whose strength is a running regression.
 
     Two arrivals in a row, g' taken at s' and g taken at s, show how the gradient changes
-    between two points. With the running mean square h (of the gradients before) as the shape of
-    the curvature, what was to be expected is ``z = h * (s - s')`` times a strength, which is
-    fitted to what happened by least squares over the past::
+    between two points. With the running mean square as the shape of the curvature (h' of the
+    gradients before g', and h of those before g), what was to be expected is
+    ``z = h' * (s - s')`` times a strength, which is fitted to what happened by least squares
+    over the past::
 
         a <- decay * a + (1 - decay) * <g - g', z>
         b <- decay * b + (1 - decay) * <z, z>
@@ -70,11 +72,13 @@ def compensate_delay_dynamic(
 
     Example:
       >>> import jax.numpy as jnp
-      >>> tx = compensate_delay_dynamic()
+      >>> tx = compensate_delay_dynamic(max_ratio=10.0)
       >>> x = jnp.array([1.0])  # the gradient at s is 2 * s
-      >>> _, state = tx.update(2 * x, tx.init(x), x, stale_params=x, staleness=0)
-      >>> print(tx.update(x, state, x, stale_params=x / 2, staleness=1)[0])
-      [2.]
+      >>> state = tx.init(x)
+      >>> for s in (x, x / 2, x / 4):
+      ...     updates, state = tx.update(2 * s, state, x, stale_params=s, staleness=1)
+      >>> print(updates.round(2))
+      [1.41]
 
     References:
       Ours; see ``experiments/adaptive`` for where it helps (little noise) and where it does not.
@@ -112,12 +116,11 @@ def compensate_delay_dynamic(
         require_staleness(staleness)
         dtype = state.explained.dtype
         rate = jnp.asarray(decay, dtype)
-        unbiased = 1 - rate ** jnp.maximum(state.step, 1).astype(dtype)
-        curvature = jax.tree.map(lambda h: h / unbiased.astype(h.dtype), state.curvature)
+        shape = _unbiased(state.curvature, rate, state.step - 1)
 
         happened = jax.tree.map(_difference, updates, state.gradient)
         moved = jax.tree.map(_difference, stale_params, state.point)
-        expected = jax.tree.map(jnp.multiply, curvature, moved)
+        expected = jax.tree.map(jnp.multiply, shape, moved)
         explained = rate * state.explained + (1 - rate) * _inner(happened, expected, dtype)
         predicted = rate * state.predicted + (1 - rate) * _inner(expected, expected, dtype)
         counts = (jnp.asarray(staleness) > 0) & jnp.isfinite(explained) & jnp.isfinite(predicted)
@@ -125,6 +128,11 @@ def compensate_delay_dynamic(
         predicted = jnp.where(counts, predicted, state.predicted)
         strength = jnp.maximum(_ratio(explained, predicted), 0)
 
+        # Only now the gradient before: within the fit its square would meet itself.
+        curvature_sum = jax.tree.map(
+            lambda h, g: _refreshed(h, g, decay), state.curvature, state.gradient
+        )
+        curvature = _unbiased(curvature_sum, rate, state.step)
         drift = jax.tree.map(_difference, params, stale_params)
         direction = jax.tree.map(jnp.multiply, curvature, drift)
         # The root of the ratio, not the ratio of the roots: one number to guard.
@@ -138,14 +146,9 @@ def compensate_delay_dynamic(
             unchanged = (q == 0) | (strength == 0)
             return jnp.where(unchanged, g, corrected.astype(g.dtype))
 
-        def refresh(h: jax.Array, g: jax.Array) -> jax.Array:
-            kept = jnp.asarray(decay, h.dtype)
-            fresh = kept * h + (1 - kept) * jnp.square(g.astype(h.dtype))
-            return jnp.where(jnp.isfinite(fresh), fresh, h)
-
         return jax.tree.map(correct, updates, direction), CompensateDelayDynamicState(
             step=optax.safe_increment(state.step),
-            curvature=jax.tree.map(refresh, state.curvature, updates),
+            curvature=curvature_sum,
             gradient=jax.tree.map(lambda old, g: g.astype(old.dtype), state.gradient, updates),
             point=jax.tree.map(lambda old, s: s.astype(old.dtype), state.point, stale_params),
             explained=explained,
@@ -153,6 +156,18 @@ def compensate_delay_dynamic(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _refreshed(h: jax.Array, g: jax.Array, decay: ArrayLike) -> jax.Array:
+    kept = jnp.asarray(decay, h.dtype)
+    fresh = kept * h + (1 - kept) * jnp.square(g.astype(h.dtype))
+    return jnp.where(jnp.isfinite(fresh), fresh, h)
+
+
+def _unbiased(mean: optax.Updates, rate: jax.Array, number: jax.Array) -> optax.Updates:
+    """A running mean from zero, corrected for the number of terms so far."""
+    weight = 1 - rate ** jnp.maximum(number, 1).astype(rate.dtype)
+    return jax.tree.map(lambda h: h / weight.astype(h.dtype), mean)
 
 
 def _difference(a: jax.Array, b: jax.Array) -> jax.Array:

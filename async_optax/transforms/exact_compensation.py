@@ -33,7 +33,7 @@ def compensate_delay_exact(
 
     Raises:
       ValueError: if ``strength`` is negative or not finite; in ``update``, if ``params`` or
-        ``stale_params`` is ``None``.
+        ``stale_params`` is ``None``, or parts of them are masked.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -64,6 +64,12 @@ def compensate_delay_exact(
         del extra_args
         if params is None or stale_params is None:
             raise ValueError("compensate_delay_exact needs params and stale_params, got None")
+        nodes = jax.tree.leaves(params, is_leaf=_is_masked)
+        if any(map(_is_masked, nodes)):
+            raise ValueError(
+                "compensate_delay_exact needs all parameters: it cannot stand under optax.masked "
+                "or optax.partition"
+            )
         drift = jax.tree.map(lambda x, s: x - s, params, stale_params)
         _, change = jax.jvp(gradient_fn, (stale_params,), (drift,))
 
@@ -77,3 +83,7 @@ def compensate_delay_exact(
         return jax.tree.map(correct, updates, change), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)
+
+
+def _is_masked(node: Any) -> bool:
+    return isinstance(node, optax.MaskedNode)

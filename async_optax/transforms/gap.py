@@ -11,7 +11,7 @@ from async_optax.transforms.lookahead import TraceWithLookAheadState, trace_with
 from async_optax.transforms.precision import global_norm, working_dtype
 from async_optax.transforms.schedules import next_step, value_at
 from async_optax.transforms.sweepable import sweepable
-from async_optax.transforms.workers import read_worker, require_worker
+from async_optax.transforms.workers import require_worker
 from async_optax.validation import (
     require_choice,
     require_count,
@@ -29,7 +29,7 @@ class ScaleByGapMomentumState(NamedTuple):
       step: int32 scalar, gradients so far.
       commits: int32 scalar, commits so far.
       largest_rate: float scalar, the largest learning rate so far.
-      mean_square: running mean of the squared momentum, in at least float32: like params, or
+      mean_square: running mean of the squared updates so far, in at least float32: like params, or
         a scalar per layer, or one scalar.
       momentum: state of the momentum, ``optax.TraceState`` or :class:`TraceWithLookAheadState`.
     """
@@ -62,7 +62,7 @@ def scale_by_gap_momentum(
     With v the momentum, s the stale and x the current parameters, t counting gradients from 1
     and all operations element-wise::
 
-        ra <- decay * ra + (1 - decay) * v * v    (g * g if momentum = 0)
+        ra <- decay * ra + (1 - decay) * v * v    (of the last update; g * g if momentum = 0)
         C = max_learning_rate * (sqrt(ra / (1 - decay**t)) + eps)
         h = g / (1 + abs(x - s) / C)
         v <- momentum * v + h,  out: v
@@ -81,7 +81,8 @@ def scale_by_gap_momentum(
       eps: > 0.
       granularity: ``"coordinate"``, ``"layer"`` or ``"global"``.
       num_workers: ``None``, or a number of workers >= 1: then each has its own momentum and
-        all look ahead along the sum, as in :func:`trace_with_look_ahead`.
+        all look ahead along the sum, as in :func:`trace_with_look_ahead`; v * v is then that of
+        the last update, whoever's.
 
     Returns:
       A transformation whose ``update`` requires ``params`` (x) and ``stale_params`` (s), and
@@ -104,7 +105,7 @@ def scale_by_gap_momentum(
       "layer" and "global", ablations there, are our reading.
     """
     require_number("momentum", momentum, at_least=0, below=1)
-    require_learning_rate(max_learning_rate)
+    require_learning_rate(max_learning_rate, "max_learning_rate")
     require_number("decay", decay, at_least=0, below=1)
     require_number("eps", eps, above=0)
     require_choice("granularity", granularity, GRANULARITIES)
@@ -131,24 +132,24 @@ def scale_by_gap_momentum(
     ) -> tuple[optax.Updates, ScaleByGapMomentumState]:
         if params is None or stale_params is None:
             raise ValueError("scale_by_gap_momentum needs params and stale_params, got None")
-        velocity = state.momentum.trace
         if num_workers is not None:
             if "worker" not in extra_args:
                 raise TypeError("scale_by_gap_momentum with num_workers needs worker")
             require_worker(extra_args["worker"], num_workers)
-            velocity = jax.tree.map(lambda c: read_worker(c, extra_args["worker"]), velocity)
-        moving = jax.tree.map(
-            lambda v, g: jnp.where(jnp.asarray(momentum) == 0, g.astype(v.dtype), v),
-            velocity,
-            updates,
-        )
+        without_momentum = jnp.asarray(momentum) == 0
+
+        def refresh(ra: jax.Array, size: jax.Array) -> jax.Array:
+            fresh = _running_mean(ra, size**2, decay)
+            # One gradient beyond the range must not end the penalty for good.
+            return jnp.where(jnp.isfinite(fresh), fresh, ra)
+
         step = optax.safe_increment(state.step)
         rate = jnp.asarray(value_at(max_learning_rate, state.commits), float)
         largest_rate = jnp.maximum(state.largest_rate, rate)
         mean_square = jax.tree.map(
-            lambda ra, size: _running_mean(ra, size**2, decay),
+            lambda ra, size: jnp.where(without_momentum, refresh(ra, size), ra),
             state.mean_square,
-            _sizes(moving, granularity),
+            _sizes(updates, granularity),
         )
         correction = 1 - jnp.asarray(decay, float) ** step.astype(float)
 
@@ -164,6 +165,16 @@ def scale_by_gap_momentum(
             lambda g, d: (g.astype(d.dtype) / d).astype(g.dtype), updates, divisor
         )
         out, momentum_state = trace.update(scaled, state.momentum, params, **extra_args)
+        # A momentum that is an array would promote them.
+        momentum_state = jax.tree.map(
+            lambda new, old: new.astype(old.dtype), momentum_state, state.momentum
+        )
+        out = jax.tree.map(lambda v, g: v.astype(g.dtype), out, updates)
+        mean_square = jax.tree.map(
+            lambda ra, size: jnp.where(without_momentum, ra, refresh(ra, size)),
+            mean_square,
+            _sizes(out, granularity),
+        )
         commits = next_step(state.commits, extra_args)
         return out, ScaleByGapMomentumState(
             step, commits, largest_rate, mean_square, momentum_state

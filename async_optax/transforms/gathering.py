@@ -1,5 +1,6 @@
 """Whether an optimizer waits for commits: checked on its state, before anything is computed."""
 
+import math
 from typing import Any
 
 import jax
@@ -52,11 +53,18 @@ def require_gathering(state: optax.OptState, params: optax.Params) -> None:
             "its server part in async_optax.transforms.accumulate_until_commit"
         )
     missing = sorted(_paths(params) - gathered)
-    if missing:
+    if missing and not _covers_all(state, params):
         raise ValueError(
             "several arrivals make up a commit, but the optimizer applies each at once to "
             f"params{missing[0]}: every group of parameters needs accumulate_until_commit"
         )
+
+
+def _covers_all(state: optax.OptState, params: optax.Params) -> bool:
+    """Whether all elements are gathered in another layout, as behind ``optax.flatten``."""
+    gathered = [node.accumulated for node in _nodes(state, AccumulateUntilCommitState)]
+    sizes = [sum(math.prod(x.shape) for x in jax.tree.leaves(tree)) for tree in (gathered, params)]
+    return sizes[0] == sizes[1]
 
 
 def _nodes(state: Any, kinds: Any) -> list[Any]:

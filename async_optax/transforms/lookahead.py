@@ -157,7 +157,7 @@ class TraceWithLookAheadState(NamedTuple):
     Attributes:
       step: int32 scalar, commits so far.
       trace: momentum of each worker, like params with a leading axis ``[num_workers]``.
-      total: their sum, like params.
+      total: their sum, like params, in at least float32.
       factor: float scalar, what the sum is multiplied by in the look-ahead.
     """
 
@@ -219,7 +219,7 @@ def trace_with_look_ahead(
     def init_fn(params: optax.Params) -> TraceWithLookAheadState:
         step = jnp.zeros([], jnp.int32)
         copies = jax.tree.map(lambda x: zeros_per_worker(x, num_workers), params)
-        total = jax.tree.map(jnp.zeros_like, params)
+        total = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
         return TraceWithLookAheadState(step, copies, total, factor_at(step))
 
     def update_fn(
@@ -233,15 +233,23 @@ def trace_with_look_ahead(
         del params
         require_worker(worker, num_workers)
         old = jax.tree.map(lambda copies: read_worker(copies, worker), state.trace)
-        new = jax.tree.map(
-            lambda v, g: jnp.asarray(decay, v.dtype) * v + g.astype(v.dtype), old, updates
-        )
+
+        def advance(v: jax.Array, g: jax.Array) -> jax.Array:
+            new = jnp.asarray(decay, v.dtype) * v + g.astype(v.dtype)
+            # What the sum sees must be rounded like what is stored, or it drifts.
+            info = jnp.finfo(v.dtype)
+            return jax.lax.reduce_precision(new, info.nexp, info.nmant)
+
+        new = jax.tree.map(advance, old, updates)
         step = next_step(state.step, extra_args)
         out = jax.tree.map(lambda v, g: v.astype(g.dtype), new, updates)
+        trace = jax.tree.map(lambda c, v: write_worker(c, worker, v), state.trace, new)
         return out, TraceWithLookAheadState(
             step=step,
-            trace=jax.tree.map(lambda c, v: write_worker(c, worker, v), state.trace, new),
-            total=jax.tree.map(lambda s, v, u: s + (u - v), state.total, old, new),
+            trace=trace,
+            total=jax.tree.map(
+                lambda s, v, u: s + (u.astype(s.dtype) - v.astype(s.dtype)), state.total, old, new
+            ),
             factor=factor_at(step),
         )
 

@@ -18,7 +18,7 @@ class TraceNesterovDelayedState(NamedTuple):
 
     Attributes:
       step: int32 scalar, updates so far.
-      trace: discounted momentum, like params.
+      trace: discounted momentum, like params, in at least float32.
     """
 
     step: jax.Array
@@ -57,13 +57,15 @@ def trace_nesterov_delayed(
       Ajanthan et al., `Nesterov Method for Asynchronous Pipeline Parallel Optimization
       <https://arxiv.org/abs/2505.01099>`_, 2025. For constant gamma it is
       ``optax.trace(gamma, nesterov=True)`` of ``(1 - gamma) * g``. Their theory takes
-      ``gamma_t = (t - 2) / t``.
+      ``gamma_t = (t - 2) / t`` with t from 1; of our steps from 0 that is
+      ``lambda t: jnp.maximum(t - 1.0, 0) / (t + 1.0)``.
     """
     if not callable(momentum):
         require_number("momentum", momentum, at_least=0, below=1)
 
     def init_fn(params: optax.Params) -> TraceNesterovDelayedState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        # In bfloat16 a momentum of 0.999 would be 1, and its discount 0.
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
         return TraceNesterovDelayedState(jnp.zeros([], jnp.int32), zeros)
 
     def update_fn(
@@ -74,12 +76,19 @@ def trace_nesterov_delayed(
     ) -> tuple[optax.Updates, TraceNesterovDelayedState]:
         del params, extra_args
         now, after = (value_at(momentum, state.step + i) for i in (0, 1))
-        discounted = jax.tree.map(lambda g: g * (1 - jnp.asarray(now, g.dtype)), updates)
+
+        def discount(v: jax.Array, g: jax.Array) -> jax.Array:
+            return g.astype(v.dtype) * (1 - jnp.asarray(now, v.dtype))
+
+        discounted = jax.tree.map(discount, state.trace, updates)
         trace = jax.tree.map(
-            lambda v, h: jnp.asarray(now, v.dtype) * v + h.astype(v.dtype), state.trace, discounted
+            lambda v, h: jnp.asarray(now, v.dtype) * v + h, state.trace, discounted
         )
         out = jax.tree.map(
-            lambda v, h: h + jnp.asarray(after, h.dtype) * v.astype(h.dtype), trace, discounted
+            lambda v, h, g: (h + jnp.asarray(after, v.dtype) * v).astype(g.dtype),
+            trace,
+            discounted,
+            updates,
         )
         return out, TraceNesterovDelayedState(optax.safe_increment(state.step), trace)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from async_optax.transforms.precision import scaled_norm
+from async_optax.transforms.precision import scaled_norm, working_dtype
 from async_optax.transforms.schedules import value_at
 from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_number
@@ -18,7 +18,7 @@ class ScaleByNormalizedMomentumState(NamedTuple):
 
     Attributes:
       step: int32 scalar, updates so far.
-      momentum: running mean of the gradients, like params.
+      momentum: running mean of the gradients, like params, in at least float32.
     """
 
     step: jax.Array
@@ -61,7 +61,8 @@ def scale_by_normalized_momentum(
     require_number("eps", eps, above=0)
 
     def init_fn(params: optax.Params) -> ScaleByNormalizedMomentumState:
-        zeros = jax.tree.map(jnp.zeros_like, params)
+        # In bfloat16 a decay of 0.999 would be 1.
+        zeros = jax.tree.map(lambda x: jnp.zeros_like(x, dtype=working_dtype(x)), params)
         return ScaleByNormalizedMomentumState(jnp.zeros([], jnp.int32), zeros)
 
     def update_fn(

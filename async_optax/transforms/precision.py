@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.typing import ArrayLike
 
 
@@ -84,3 +85,38 @@ def scale_or_drop(g: jax.Array, factor: ArrayLike) -> jax.Array:
     """
     factor = jnp.asarray(factor).astype(g.dtype)
     return jnp.where(factor == 0, jnp.zeros_like(g), g * factor)
+
+
+def in_working_dtype(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Runs a transformation on updates in at least float32, its state included.
+
+    Optax keeps moments in the dtype of the parameters: in float16 squares and a small eps are
+    flushed to zero, and a zero gradient becomes 0 / 0.
+
+    Args:
+      inner: a transformation without extra arguments.
+
+    Returns:
+      A transformation; updates keep their dtypes.
+
+    Example:
+      >>> import jax.numpy as jnp, optax
+      >>> g = jnp.zeros(1, jnp.float16)
+      >>> tx = in_working_dtype(optax.scale_by_adam())
+      >>> print(tx.update(g, tx.init(g))[0])
+      [0.]
+    """
+
+    def widened(tree: optax.Params) -> optax.Params:
+        return jax.tree.map(lambda x: x.astype(working_dtype(x)), tree)
+
+    def init_fn(params: optax.Params) -> optax.OptState:
+        return inner.init(widened(params))
+
+    def update_fn(
+        updates: optax.Updates, state: optax.OptState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.OptState]:
+        out, state = inner.update(widened(updates), state, params)
+        return jax.tree.map(lambda u, g: u.astype(g.dtype), out, updates), state
+
+    return optax.GradientTransformation(init_fn, update_fn)

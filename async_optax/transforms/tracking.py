@@ -42,8 +42,9 @@ def track_staleness(
     reads the new version: ``r <- v``, ``s_j <- params + updates``, moved by the look-ahead of
     ``inner`` if it has one (:func:`served_params`). Apply the updates before the next call.
 
-    A worker is taken to read the moment its gradient has been handled; protocols in which it
-    waits for a later commit need :func:`async_optax.simulate`.
+    A worker is taken to read the moment its gradient has been handled, and what it is served is
+    the look-ahead of that moment; protocols in which it waits for a later commit, or is served a
+    version as it was at its commit, need :func:`async_optax.simulate`.
 
     Args:
       inner: any transformation; extra arguments given by the caller reach it too.

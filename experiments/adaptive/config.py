@@ -22,7 +22,6 @@ from async_optax.transforms import (
 from experiments.adaptive.prototypes import (
     clip_by_mean,
     compensate_by_hypergradient,
-    compensate_capped,
     compensate_own_square,
 )
 
@@ -134,8 +133,8 @@ def compensation_methods() -> list[Method]:
         method("dynamic", compensate_delay_dynamic()),
         method("own square", compensate_own_square()),
         method("hypergradient", compensate_by_hypergradient(clip=CLIP)),
-        method("fixed 0.25, capped", compensate_capped(0.25 * unit, 0.5)),
-        method("relative 0.3", compensate_capped(1e12, 0.3)),
+        method("fixed 0.25, capped", compensate_delay(0.25 * unit, max_ratio=0.5)),
+        method("relative 0.3", compensate_delay(1e12, max_ratio=0.3)),
         Method(
             "normalised, fixed 3",
             Partial(_chain, clip_coordinates_by_quantile(normalize=True), compensate_delay(3.0)),

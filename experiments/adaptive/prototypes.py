@@ -133,28 +133,3 @@ def compensate_by_hypergradient(
         return out, HypergradientState(correction, log_strength)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-@sweepable
-def compensate_capped(
-    strength: ArrayLike, max_ratio: ArrayLike
-) -> optax.GradientTransformationExtraArgs:
-    """As ``compensate_delay``, its correction's norm at most ``max_ratio`` of the gradient's.
-
-    With a huge ``strength`` the correction always has that norm: no number has units then.
-    """
-
-    def update_fn(
-        updates: Any,
-        state: optax.EmptyState,
-        params: Any = None,
-        *,
-        stale_params: Any,
-        **extra: Any,
-    ):
-        del extra
-        direction = _squared_drift(updates, params, stale_params)
-        room = jnp.sqrt(_ratio(_inner(updates, updates), _inner(direction, direction)))
-        return _plus(updates, jnp.minimum(strength, max_ratio * room), direction), state
-
-    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update_fn)

@@ -45,7 +45,7 @@ METHODS = {
     ),
     "multi_momentum": (WORKERS, _momentum),
     "dana": (WORKERS, _nesterov),
-    "dana_dc": (WORKERS, _momentum),
+    "dana_dc": (WORKERS | {"strength": 0.04}, _momentum),
     "gap_aware": ({"momentum": 0.5}, _momentum),
     "dana_gap_aware": (WORKERS, _momentum),
     "nesterov_delayed": (

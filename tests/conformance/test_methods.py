@@ -1,5 +1,7 @@
 """What every registered method must do, whatever it is."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -107,6 +109,48 @@ def test_array_learning_rates_keep_low_precision(name):
             gradients(0, jnp.bfloat16), tx.init(params), params, **extra_args(params)
         )
     assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def numeric_arguments(name):
+    """The arguments of a method that are numbers, apart from what decides shapes."""
+    signature = inspect.signature(ao.optimizers.get(name))
+    given = {p.name: p.default for p in signature.parameters.values()} | METHODS[name][0]
+    numbers = {
+        k: v for k, v in given.items() if isinstance(v, int | float) and not isinstance(v, bool)
+    }
+    return {k: v for k, v in numbers.items() if k != "num_workers" or name == "delay_adaptive_sgd"}
+
+
+@all_methods
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_array_hyperparameters_keep_low_precision(name, dtype):
+    """As in a sweep over any of them: every number an array of single precision."""
+    params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    arrays = {k: jnp.float32(v) for k, v in numeric_arguments(name).items()}
+    with jax.numpy_dtype_promotion("standard"):
+        tx = make(name, jnp.float32(0.1), **arrays)
+        state = tx.init(params)
+        before = jax.tree.map(lambda x: (x.shape, x.dtype), state)
+        for gathered in ({}, {"commit": True, "weight": 0.5}):
+            updates, state = tx.update(
+                gradients(0, dtype), state, params, **extra_args(params, 2), **gathered
+            )
+            assert {leaf.dtype for leaf in jax.tree.leaves(updates)} == {jnp.dtype(dtype)}
+            assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == before
+
+
+@all_methods
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_zero_gradients_do_not_become_nan(name, dtype):
+    """Parameters without a gradient, such as unused embeddings, are the ordinary case."""
+    params = jax.tree.map(lambda x: x.astype(dtype), PARAMS)
+    stale = jax.tree.map(lambda x: x.astype(dtype), STALE)
+    tx = make(name)
+    state = tx.init(params)
+    for _ in range(2):
+        g = gradients(0, dtype) | {"b": jnp.zeros(2, dtype)}
+        updates, state = tx.update(g, state, params, **extra_args(params, 2, stale))
+        assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(updates))
 
 
 @pytest.mark.parametrize("name", NEUTRAL)
@@ -322,6 +366,8 @@ def test_unknown_methods_name_their_neighbours():
         ({"quantile": 1.0}, "quantile must be a finite number > 0 and < 1, got 1.0"),
         ({"max_ratio": -0.5}, "max_ratio must be a finite number >= 0, got -0.5"),
         ({"lower": 1.0}, "lower must be <= upper"),
+        ({"clipping": "adaptive", "clip_at": "commit"}, "'adaptive' gives the compensation its"),
+        ({"clipping": "adaptive", "order": "compensate_first"}, "it comes first"),
     ],
 )
 def test_bad_options_of_the_heavy_tailed_method(arguments, message):

@@ -147,6 +147,11 @@ BAD_INPUT = {
         "problem.noise must return a pytree like the gradient",
     ),
     "not callable": (lambda: run_quadratic(problem(loss=None)), TypeError, "loss must be callable"),
+    "more workers than the optimizer has room for": (
+        lambda: run_quadratic(optimizer=ao.optimizers.dana(0.1, num_workers=3)),
+        ValueError,
+        r"worker must be in \[0, 3\), got 3",
+    ),
     "optimizer that cannot gather": (
         lambda: run_quadratic(
             optimizer=optax.sgd(0.1), timeline=make_timeline(5, ao.protocols.buffered(3))

@@ -91,14 +91,14 @@ def test_synchronous_is_minibatch_sgd_with_all_batches():
 @pytest.mark.parametrize("name", METHODS)
 def test_buffers_of_one_are_asynchronous_bit_for_bit(name):
     def run(protocol):
-        timeline = ao.simulate_timeline(protocol, ao.runtimes.exponential(), 4, num_commits=30)
+        timeline = ao.simulate_timeline(protocol, ao.runtimes.exponential(), 3, num_commits=30)
         return ao.simulate(
             quadratic_problem(), make(name), timeline, key=jax.random.key(0), lanes=1
         )
 
-    np.testing.assert_array_equal(
-        run(ao.protocols.buffered(1)).params, run(ao.protocols.asynchronous()).params
-    )
+    params = run(ao.protocols.buffered(1)).params
+    assert np.isfinite(params).all()
+    np.testing.assert_array_equal(params, run(ao.protocols.asynchronous()).params)
 
 
 # Defined once: new functions would be new structures, and compile.

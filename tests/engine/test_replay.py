@@ -6,6 +6,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import async_optax as ao
@@ -101,11 +102,28 @@ def assert_replay_agrees(case, protocol):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("protocol", PROTOCOLS)
-@pytest.mark.parametrize("lanes", [2, 3, 8])
-def test_waves_equal_one_at_a_time(protocol, lanes):
+@pytest.mark.parametrize(
+    ("optimizer", "protocol", "lanes"),
+    [
+        *[("clipped", protocol, lanes) for protocol in PROTOCOLS for lanes in (2, 3, 8)],
+        *[
+            (optimizer, protocol, 3)
+            for optimizer in ("looking ahead", "exact")
+            for protocol in ("asynchronous", "buffered_no_wait")
+        ],
+    ],
+)
+def test_waves_equal_one_at_a_time(optimizer, protocol, lanes):
     model, timeline = SoftmaxRegression(), make_timeline(PROTOCOLS[protocol], num_commits=60)
-    optimizer = ao.optimizers.async_heavy_tailed(0.7, threshold=0.2)
+    optimizer = {
+        "clipped": lambda: ao.optimizers.async_heavy_tailed(0.7, threshold=0.2),
+        "looking ahead": lambda: ao.optimizers.smega2(0.02, num_workers=5, momentum=0.5),
+        "exact": lambda: optax.chain(
+            ao.transforms.clip_by_global_norm(0.5),
+            ao.transforms.compensate_delay_exact(),
+            ao.transforms.accumulate_until_commit(optax.sgd(0.1)),
+        ),
+    }[optimizer]()
 
     def run(lanes):
         return ao.simulate(

@@ -115,13 +115,16 @@ class GapAware(Rule):
 
 
 class DanaGapAware(DanaZero):
+    last_update = 0.0
+
     def __init__(self, lr, **options):
         super().__init__(lr, **options)
         self.penalty = GapPenalty(lr, options["decay"], options["momentum"], "coordinate", ())
 
     def per_arrival(self, g, x, s, tau, worker):
-        h = self.penalty.penalise(g, self.velocity.get(worker, 0.0) + 0 * g, x, s)
-        return super().per_arrival(h, x, s, tau, worker)
+        h = self.penalty.penalise(g, self.last_update + 0 * g, x, s)
+        self.last_update = super().per_arrival(h, x, s, tau, worker)
+        return self.last_update
 
 
 class NesterovDelayed(Rule):

@@ -89,7 +89,8 @@ class AsyncHeavyTailed(Rule):
     def clip(self, g):
         if self.options["clipping"] == "adaptive":
             if self.tracked is None:
-                self.tracked = np.exp(np.mean(np.log(np.abs(g))))
+                quantile = self.options["quantile"]
+                self.tracked = np.quantile(np.abs(g), quantile, method="inverted_cdf")
             c, size = self.tracked, np.abs(g)
             share = np.mean(size > c) - (1 - self.options["quantile"])
             self.tracked = c * np.exp(0.1 * share)

@@ -61,12 +61,26 @@ def test_a_layer_is_a_tree_of_its_own():
     np.testing.assert_allclose(updates["a"], updates_a, rtol=1e-6)
 
 
+@pytest.mark.parametrize("bad", [1e25, np.inf, np.nan])
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+def test_one_gradient_beyond_the_range_does_not_end_the_penalty(bad, momentum):
+    tx = transforms.scale_by_gap_momentum(momentum, 0.5)
+    x = jnp.ones(1)
+    state = tx.init(x)
+    for g in (1.0, 1.0, bad):
+        out, state = tx.update(jnp.full(1, g), state, x, stale_params=x - 0.5)
+    assert jnp.isfinite(state.mean_square).all()
+    if momentum == 0 and bad == 1e25:  # optax.trace keeps what is not finite
+        out, state = tx.update(jnp.ones(1), state, x, stale_params=x - 0.5)
+        assert 0 < out[0] < 0.9
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="granularity must be one of .*; got 'row'"):
         transforms.scale_by_gap_momentum(0.9, 0.1, granularity="row")
     with pytest.raises(ValueError, match="momentum must be a finite number >= 0 and < 1, got 1.0"):
         transforms.scale_by_gap_momentum(1.0, 0.1)
-    with pytest.raises(ValueError, match="learning_rate must be a finite number > 0, got 0.0"):
+    with pytest.raises(ValueError, match="max_learning_rate must be a finite number > 0, got 0.0"):
         transforms.scale_by_gap_momentum(0.9, 0.0)
     tx = transforms.scale_by_gap_momentum(0.9, 0.1, num_workers=2)
     with pytest.raises(TypeError, match="needs worker"):

@@ -17,6 +17,7 @@ FITTING = {
     "behind a chain": optax.chain(optax.masked(optax.clip(1.0), {"w": True, "b": False}), ours),
     "all groups gather": optax.partition({"ours": ours, "plain": ours}, GROUPS),
     "skipping inside": transforms.accumulate_until_commit(optax.apply_if_finite(optax.sgd(0.1), 2)),
+    "flattened": optax.flatten(ours),
     "injected": optax.inject_hyperparams(ao.optimizers.sgd)(0.1),
 }
 UNFIT = {

@@ -85,6 +85,17 @@ def test_track_staleness_serves_the_look_ahead():
     assert transforms.worker_params(state, 0) == x
 
 
+def test_the_sum_of_momenta_does_not_drift():
+    tx = transforms.trace_with_look_ahead(4, 0.1, decay=0.9)
+    rng, step = np.random.default_rng(0), jax.jit(tx.update)
+    state = tx.init(jnp.ones(50, jnp.bfloat16))
+    for i in range(2000):
+        g = jnp.asarray(rng.normal(size=50), jnp.bfloat16)
+        _, state = step(g, state, worker=jnp.int32(i % 4))
+    exact = state.trace.astype(jnp.float32).sum(0)
+    np.testing.assert_allclose(state.total, exact, atol=0.02 * float(jnp.abs(exact).max()))
+
+
 @pytest.mark.usefixtures("x64")
 def test_dana_zero_serves_the_points_of_dana_slim():
     timeline = make_timeline(num_workers=6, num_commits=80)

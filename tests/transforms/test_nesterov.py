@@ -113,6 +113,29 @@ def test_the_delayed_method_is_nesterov_sgd_at_a_discounted_rate():
     np.testing.assert_allclose(*histories, rtol=0, atol=1e-13)
 
 
+def test_the_schedules_of_the_docstrings_are_finite():
+    nesterov = ao.optimizers.nesterov_delayed(
+        0.1, momentum=lambda t: jnp.maximum(t - 1.0, 0) / (t + 1.0)
+    )
+    normalized = ao.optimizers.normalized_momentum_sgd(
+        lambda t: 0.1 * (t + 1.0) ** -0.75, lambda t: 1 - jnp.maximum(t, 1.0) ** -0.5
+    )
+    for tx in (nesterov, normalized):
+        x = jnp.ones(2)
+        state = tx.init(x)
+        for _ in range(4):
+            updates, state = tx.update(x, state, x)
+            assert (jnp.isfinite(updates) & (updates < 0)).all()
+
+
+@pytest.mark.parametrize(
+    "factory", [transforms.trace_nesterov_delayed, transforms.scale_by_normalized_momentum]
+)
+def test_momenta_near_one_move_in_low_precision(factory):
+    tx, g = factory(0.999), jnp.ones(2, jnp.bfloat16)
+    assert (tx.update(g, tx.init(g))[0] > 0).all()
+
+
 def test_bad_arguments():
     with pytest.raises(ValueError, match="momentum must be a finite number >= 0 and < 1, got 1.0"):
         transforms.trace_nesterov_delayed(1.0)

@@ -77,6 +77,15 @@ def test_a_commit_sees_its_largest_staleness():
     np.testing.assert_allclose(dropped, -G["w"])
 
 
+@pytest.mark.parametrize(("bad", "error"), [(-1, ValueError), (2.7, TypeError)])
+def test_bad_staleness_is_not_swallowed_by_a_commit(bad, error):
+    tx = transforms.accumulate_until_commit(
+        transforms.scale_by_staleness_schedule(schedules.capped(1.0, max_staleness=2))
+    )
+    with pytest.raises(error, match="staleness must be an integer >= 0"):
+        tx.update(G, tx.init(G), staleness=bad, commit=True, weight=1.0)
+
+
 def test_missing_staleness_raises():
     schedule = schedules.capped(0.1, max_staleness=2)
     tx = transforms.scale_by_staleness_schedule(schedule)
