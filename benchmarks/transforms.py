@@ -41,6 +41,7 @@ class Case(NamedTuple):
     make: Callable[[], optax.GradientTransformation]
     arrays: int
     claim: float | None = None
+    gathers: bool = False  # whether arrivals come with a commit and a weight
 
 
 # Arrays of the parameters' size that have to move, one per read and one per write. Every case
@@ -49,22 +50,43 @@ class Case(NamedTuple):
 CASES = {
     "clip_by_global_norm": Case(lambda: transforms.clip_by_global_norm(1.0), 3, claim=1.3),
     "clip_by_quantile": Case(lambda: transforms.clip_by_quantile(0.5), 3),
+    "clip_coordinates_by_quantile": Case(lambda: transforms.clip_coordinates_by_quantile(), 3),
     "bi_clip": Case(lambda: transforms.bi_clip(0.01, 1.0), 3),
+    "scale_by_normalized_momentum": Case(lambda: transforms.scale_by_normalized_momentum(), 5),
     "compensate_delay": Case(lambda: transforms.compensate_delay(0.04), 4),
+    "compensate_delay, max_ratio": Case(lambda: transforms.compensate_delay(0.04, 0.5), 4),
     "compensate_delay_adaptive, 2 workers": Case(
         lambda: transforms.compensate_delay_adaptive(num_workers=2), 6
     ),
+    "compensate_delay_dynamic": Case(lambda: transforms.compensate_delay_dynamic(), 10),
+    "difference_to_worker_model": Case(lambda: transforms.difference_to_worker_model(0.1), 4),
     "scale_by_staleness": Case(
         lambda: transforms.scale_by_staleness(ao.weights.polynomial(0.5)), 3
     ),
-    "trace_per_worker, 2 workers": Case(lambda: transforms.trace_per_worker(num_workers=2), 5),
+    "scale_by_staleness_schedule": Case(
+        lambda: transforms.scale_by_staleness_schedule(transforms.schedules.capped(0.1, 4)), 3
+    ),
+    "scale_by_adadelay": Case(lambda: transforms.scale_by_adadelay(0.1), 5),
     "scale_by_gap_momentum": Case(
         lambda: transforms.scale_by_gap_momentum(0.9, max_learning_rate=0.1), 8
     ),
     "scale_by_nadam_delayed": Case(lambda: transforms.scale_by_nadam_delayed(), 7),
+    "trace_nesterov_delayed": Case(lambda: transforms.trace_nesterov_delayed(), 5),
+    "trace_per_worker, 2 workers": Case(lambda: transforms.trace_per_worker(num_workers=2), 5),
+    "trace_with_look_ahead, 2 workers": Case(
+        lambda: transforms.trace_with_look_ahead(num_workers=2, learning_rate=0.1), 7
+    ),
+    "trace_smega2": Case(lambda: transforms.trace_smega2(num_workers=2, learning_rate=0.1), 7),
+    "look_ahead": Case(lambda: transforms.look_ahead(optax.sgd(0.1), num_steps=3), 4),
+    "accumulate_until_commit": Case(
+        lambda: transforms.accumulate_until_commit(optax.sgd(0.1)), 5, gathers=True
+    ),
     "async_heavy_tailed": Case(lambda: ao.optimizers.async_heavy_tailed(0.1), 4, claim=1.6),
     "async_heavy_tailed, global_norm": Case(
         lambda: ao.optimizers.async_heavy_tailed(0.1, clipping="global_norm"), 4, claim=1.8
+    ),
+    "async_heavy_tailed, adaptive": Case(
+        lambda: ao.optimizers.async_heavy_tailed(0.01, clipping="adaptive"), 4
     ),
 }
 
@@ -160,9 +182,11 @@ def measure(case, params, gradients, extra_args, turns):
 def measure_size(millions, turns):
     params, gradients, stale = (make_tree(1e6 * millions, seed) for seed in range(3))
     extra_args = {"stale_params": stale, "staleness": jnp.int32(3), "worker": jnp.int32(1)}
+    commit = {"commit": jnp.bool_(True), "weight": jnp.float32(1.0)}
     rows = {}
     for name, case in CASES.items():
-        rows[name], params = measure(case, params, gradients, extra_args, turns)
+        given = extra_args | commit if case.gathers else extra_args
+        rows[name], params = measure(case, params, gradients, given, turns)
         row = rows[name]
         claim = "" if case.claim is None else f"{case.claim:.1f}"
         print(
@@ -177,7 +201,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     parser.add_argument("--sizes", type=float, nargs="+", default=MILLIONS, metavar="MILLIONS")
-    parser.add_argument("--turns", type=int, default=21)
+    parser.add_argument("--turns", type=int, default=11)
     args = parser.parse_args()
     print(
         f"{'parameters':>8} {'transformation':36} {'ms':>9} {'of optax':>8} {'claim':>6} "

@@ -3,6 +3,8 @@
 import json
 import pathlib
 
+from async_optax import transforms
+
 ROOT = pathlib.Path(__file__).parents[1]
 DEMO = json.loads((ROOT / "experiments/demo/results/summary.json").read_text())
 
@@ -71,6 +73,24 @@ def test_the_transforms_benchmark_shows_what_is_claimed():
         cells += [f"{row['ratio_to_floor']:.2f}" for row in rows]
         assert f"| {name} | {' | '.join(cells)} |" in page
         assert all(row["ratio_to_optax"] <= (row["claim"] or float("inf")) for row in rows)
+
+
+# The cost of an exact compensation is that of its gradients; the others are no arithmetic.
+NOT_TIMED = {"compensate_delay_exact", "check_arrival", "track_staleness"}
+
+
+def test_every_transformation_is_timed():
+    cases = json.loads((ROOT / "benchmarks/results/transforms.json").read_text())["sizes"]["1 M"]
+    timed = {name.split(",")[0] for name in cases["cases"]}
+    factories = {
+        name
+        for name in transforms.__all__
+        if name.startswith(("clip_", "bi_", "compensate_", "scale_by_", "trace_", "look_"))
+        or name in ("accumulate_until_commit", "difference_to_worker_model")
+        or name in NOT_TIMED
+    }
+    assert len(factories) >= 20
+    assert factories - NOT_TIMED <= timed
 
 
 def test_what_the_demo_page_says_of_rate_four():

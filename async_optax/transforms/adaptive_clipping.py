@@ -1,5 +1,6 @@
 """Clipping whose threshold follows the gradients: running quantiles of norms and coordinates."""
 
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -172,8 +173,17 @@ def clip_coordinates_by_quantile(
     require_choice("granularity", granularity, GRANULARITIES)
 
     def init_fn(params: optax.Params) -> ClipCoordinatesByQuantileState:
-        totals = _totals(jax.tree.map(_magnitude, params), granularity)
-        return ClipCoordinatesByQuantileState(jax.tree.map(jnp.zeros_like, totals))
+        if granularity == "global":
+            return ClipCoordinatesByQuantileState(
+                jnp.zeros([], working_dtype(*jax.tree.leaves(params)))
+            )
+
+        def zeros(x: jax.Array) -> jax.Array:
+            if granularity == "layer":
+                return jnp.zeros([], working_dtype(x))
+            return jnp.zeros_like(x, dtype=working_dtype(x))
+
+        return ClipCoordinatesByQuantileState(jax.tree.map(zeros, params))
 
     def update_fn(
         updates: optax.Updates,
@@ -183,8 +193,8 @@ def clip_coordinates_by_quantile(
     ) -> tuple[optax.Updates, ClipCoordinatesByQuantileState]:
         del params, extra_args
         magnitude = jax.tree.map(_magnitude, updates)
-        nonzero = _totals(jax.tree.map(lambda m: (m > 0).astype(m.dtype), magnitude), granularity)
-        threshold = _started(state.threshold, magnitude, quantile, granularity)
+        nonzero = _counts(jax.tree.map(lambda m: m > 0, magnitude), granularity)
+        threshold = _started(state.threshold, updates, quantile, granularity)
         thresholds = _spread(threshold, magnitude, granularity)
 
         def clip(g: jax.Array, m: jax.Array, c: jax.Array) -> jax.Array:
@@ -196,15 +206,15 @@ def clip_coordinates_by_quantile(
             return jnp.where((m > c) & started, clipped, g)
 
         out = jax.tree.map(clip, updates, magnitude, thresholds)
-        above = jax.tree.map(lambda m, c: (m > c).astype(m.dtype), magnitude, thresholds)
+        above = _counts(jax.tree.map(lambda m, c: m > c, magnitude, thresholds), granularity)
 
         def track(c: jax.Array, above: jax.Array, nonzero: jax.Array) -> jax.Array:
-            share = above / jnp.maximum(nonzero, 1)
+            share = (above / jnp.maximum(nonzero, 1)).astype(c.dtype)
             target = 1 - jnp.asarray(quantile, c.dtype)
             tracked = c * jnp.exp(jnp.asarray(rate, c.dtype) * (share - target))
             return jnp.where(nonzero > 0, tracked, c)
 
-        tracked = jax.tree.map(track, threshold, _totals(above, granularity), nonzero)
+        tracked = jax.tree.map(track, threshold, above, nonzero)
         return out, ClipCoordinatesByQuantileState(tracked)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -214,47 +224,48 @@ def _magnitude(g: jax.Array) -> jax.Array:
     return jnp.abs(g).astype(working_dtype(g))
 
 
-def _totals(tree: Any, granularity: str) -> Any:
-    """Sums over the whole tree or by leaf; or the tree as it is."""
+def _counts(masks: Any, granularity: str) -> Any:
+    """How many are true in the whole tree or by leaf; or the tree as it is; as floats."""
     if granularity == "coordinate":
-        return tree
-    by_layer = jax.tree.map(jnp.sum, tree)
+        return jax.tree.map(lambda mask: mask.astype(float), masks)
+    # Integers: their sums vectorise on a CPU, where those of floats keep an order.
+    by_layer = jax.tree.map(lambda mask: jnp.sum(mask, dtype=jnp.int32).astype(float), masks)
     if granularity == "layer":
         return by_layer
-    leaves = jax.tree.leaves(by_layer)
-    dtype = working_dtype(*leaves)
-    return sum((x.astype(dtype) for x in leaves), jnp.zeros([], dtype))
+    return sum(jax.tree.leaves(by_layer), jnp.zeros([]))
 
 
-def _started(
-    threshold: Any, magnitude: optax.Updates, quantile: ArrayLike, granularity: str
-) -> Any:
+def _started(threshold: Any, updates: optax.Updates, quantile: ArrayLike, granularity: str) -> Any:
     """The thresholds; those that are 0 become the quantile of what is finite and not zero."""
-    counts = jax.tree.map(lambda m: (m > 0) & jnp.isfinite(m), magnitude)
     if granularity == "coordinate":
-        return jax.tree.map(
-            lambda c, m, counts: jnp.where((c > 0) | ~counts, c, m), threshold, magnitude, counts
-        )
-    number = _totals(jax.tree.map(lambda k, m: k.astype(m.dtype), counts, magnitude), granularity)
+        return jax.tree.map(_started_coordinate, threshold, updates)
 
-    def halve(_: int, bounds: tuple[Any, Any]) -> tuple[Any, Any]:
-        """Bisects the logarithms: few passes, where sorting all coordinates takes many."""
-        low, high = bounds
-        middle = jax.tree.map(lambda a, b: (a + b) / 2, low, high)
-        c = _spread(jax.tree.map(jnp.exp2, middle), magnitude, granularity)
-        above = jax.tree.map(lambda m, k, c: (k & (m > c)).astype(m.dtype), magnitude, counts, c)
+    def counted(above: Callable[[jax.Array], jax.Array], g: jax.Array) -> jax.Array:
+        m = _magnitude(g)
+        return (m > 0) & jnp.isfinite(m) & above(m)
 
-        def too_low(above: jax.Array, number: jax.Array) -> jax.Array:
-            return above > (1 - jnp.asarray(quantile, number.dtype)) * number
+    def start_all(threshold: Any, updates: optax.Updates) -> Any:
+        number = _counts(jax.tree.map(lambda g: counted(lambda m: m > 0, g), updates), granularity)
 
-        low_too = jax.tree.map(too_low, _totals(above, granularity), number)
-        low = jax.tree.map(jnp.where, low_too, middle, low)
-        high = jax.tree.map(jnp.where, low_too, high, middle)
-        return low, high
+        def halve(_: int, bounds: tuple[Any, Any]) -> tuple[Any, Any]:
+            """Bisects the logarithms: few passes, where sorting all coordinates takes many."""
+            low, high = bounds
+            middle = jax.tree.map(lambda a, b: (a + b) / 2, low, high)
+            c = _spread(jax.tree.map(jnp.exp2, middle), updates, granularity)
+            above = _counts(
+                jax.tree.map(lambda g, c: counted(lambda m: m > c, g), updates, c), granularity
+            )
 
-    def start_all(threshold: Any) -> Any:
-        low = jax.tree.map(lambda n: jnp.full_like(n, jnp.finfo(n.dtype).minexp), number)
-        high = jax.tree.map(lambda n: jnp.full_like(n, jnp.finfo(n.dtype).maxexp), number)
+            def too_low(above: jax.Array, number: jax.Array) -> jax.Array:
+                return above > (1 - jnp.asarray(quantile, number.dtype)) * number
+
+            low_too = jax.tree.map(too_low, above, number)
+            low = jax.tree.map(jnp.where, low_too, middle, low)
+            high = jax.tree.map(jnp.where, low_too, high, middle)
+            return low, high
+
+        low = jax.tree.map(lambda c: jnp.full_like(c, jnp.finfo(c.dtype).minexp), threshold)
+        high = jax.tree.map(lambda c: jnp.full_like(c, jnp.finfo(c.dtype).maxexp), threshold)
         _, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (low, high))
 
         def start(c: jax.Array, log2: jax.Array, number: jax.Array) -> jax.Array:
@@ -268,11 +279,17 @@ def _started(
     if not leaves:
         return threshold
     started = jnp.all(jnp.stack([c > 0 for c in leaves]))
-    return jax.lax.cond(started, lambda threshold: threshold, start_all, threshold)
+    # The branches see the updates alone: what is made of them would be written to memory first.
+    return jax.lax.cond(started, lambda c, g: c, start_all, threshold, updates)
 
 
-def _spread(threshold: Any, magnitude: optax.Updates, granularity: str) -> Any:
+def _started_coordinate(c: jax.Array, g: jax.Array) -> jax.Array:
+    m = _magnitude(g)
+    return jnp.where((c > 0) | ~jnp.isfinite(m), c, m)
+
+
+def _spread(threshold: Any, updates: optax.Updates, granularity: str) -> Any:
     """The threshold of each leaf."""
     if granularity == "global":
-        return jax.tree.map(lambda m: threshold, magnitude)
+        return jax.tree.map(lambda g: threshold, updates)
     return threshold

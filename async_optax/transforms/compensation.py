@@ -213,16 +213,21 @@ def _bounded(
     stale_params: optax.Params,
 ) -> jax.Array:
     """The strength, or less if the correction would exceed ``max_ratio`` of the gradient."""
+    norm = global_norm(updates)
+    known = (norm > 0) & jnp.isfinite(norm)
+    unit = jnp.where(known, norm, jnp.ones_like(norm))
 
-    def direction(g: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
+    def square(g: jax.Array, x: jax.Array, s: jax.Array) -> jax.Array:
+        # Of the direction of g, so that products stay in range. Summed here: as an operand of
+        # the branches within a norm they would be written to memory first.
         dtype = working_dtype(g, x)
-        wide = g.astype(dtype)
-        return (x.astype(dtype) - s.astype(dtype)) * wide * wide
+        u = g.astype(dtype) / unit.astype(dtype)
+        product = (x.astype(dtype) - s.astype(dtype)) * u * u
+        return jnp.sum(jnp.square(product)).astype(norm.dtype)
 
-    length = global_norm(jax.tree.map(direction, updates, params, stale_params))
-    largest = jnp.asarray(max_ratio, length.dtype) * global_norm(updates).astype(length.dtype)
-    bound = largest / jnp.where(length > 0, length, jnp.ones_like(length))
-    # A length beyond the range leaves no room, and none is needed where there is no drift.
-    bound = jnp.where(jnp.isfinite(length), bound, jnp.zeros_like(bound))
-    used = jnp.minimum(jnp.asarray(strength, length.dtype), bound)
-    return jnp.where(length == 0, jnp.asarray(strength, length.dtype), used)
+    squares = jax.tree.leaves(jax.tree.map(square, updates, params, stale_params))
+    length = unit * jnp.sqrt(sum(squares, jnp.zeros_like(norm)))
+    bounded = length > 0
+    bound = jnp.asarray(max_ratio, norm.dtype) / jnp.where(bounded, length, jnp.ones_like(length))
+    used = jnp.asarray(strength, norm.dtype)
+    return jnp.where(bounded, jnp.minimum(used, bound), used)

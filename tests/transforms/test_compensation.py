@@ -38,9 +38,10 @@ def test_small_corrections_pass_whole():
     np.testing.assert_allclose((bound - g) / (loose - g), ((bound - g) / (loose - g))[0], rtol=1e-4)
 
 
-def test_a_product_beyond_the_range_turns_the_correction_off():
-    g, x, s = jnp.array([1e30]), jnp.array([1.0]), jnp.array([0.0])
-    np.testing.assert_array_equal(TX(g, x, s, 1.0, 0.5), g)
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_products_beyond_the_range_are_bounded_too(size):
+    g, x, s = jnp.array([size]), jnp.array([1.0]), jnp.array([0.0])
+    np.testing.assert_allclose(TX(g, x, s, 1e35, 0.5), 1.5 * g, rtol=1e-5)
     np.testing.assert_array_equal(TX(g, x, x, 1.0, 0.5), g)
 
 
