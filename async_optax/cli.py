@@ -244,7 +244,7 @@ def _arguments(factory: Callable, given: dict[str, str], num_workers: int) -> di
             arguments[name] = _server(text)
             continue
         try:
-            arguments[name] = float(text)
+            arguments[name] = int(text) if text.isdecimal() else float(text)
         except ValueError:
             arguments[name] = text
     return arguments

@@ -237,7 +237,11 @@ def _check_workers(
             extra_args |= {"commit": jnp.bool_(True), "weight": jnp.ones([])}
         return optimizer.update(params, optimizer.init(params), params, **extra_args)
 
-    jax.eval_shape(update, params)
+    try:
+        jax.eval_shape(update, params)
+    except ValueError as error:
+        count = timeline.num_workers
+        raise ValueError(f"optimizer, on a timeline of {count} workers: {error}") from error
     _FITTING.add(fit)
 
 

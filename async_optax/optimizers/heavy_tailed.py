@@ -48,14 +48,14 @@ def async_heavy_tailed(
 
     With noise of infinite variance g*g has no mean, so it is the clipped gradient that is
     squared; and as ``abs(h) <= c``, the correction changes no coordinate by more than
-    ``compensation * abs(x - s)``, so that ``compensation`` has the units of a curvature. Below,
-    "global_norm" clips the norm, so that single coordinates are far smaller than c and the same
-    ``compensation`` does much less.
+    ``compensation * abs(x - s)``, so that ``compensation`` has the units of a curvature. With
+    ``clipping="global_norm"`` the norm is clipped, so that single coordinates are far smaller
+    than c and the same ``compensation`` does much less.
 
     "adaptive" clips coordinates at a running quantile of their magnitudes and divides by it, so
-    that c is 1 whatever the gradients' scale: no threshold to tune, and a learning rate (in
-    units of the parameters, 0.004 to 0.015 on our problems) that carries over between losses
-    and levels of noise.
+    that c is 1 whatever the gradients' scale (``threshold`` and ``lower`` have no meaning): no
+    threshold to tune, and a learning rate (in units of the parameters, 0.004 to 0.015 on our
+    problems) that carries over between losses and levels of noise.
 
     Args:
       learning_rate: a number > 0, or a schedule of the commits.

@@ -26,8 +26,9 @@ parameters, s what the gradient was computed on, tau the staleness.
 
 *needs*: the extra arguments that `update` requires, which `simulate` provides. *memory*: size of
 the state in copies of the parameters, n being the number of workers; one of them is the sum that a
-commit gathers. *looks ahead*: workers are served something else than x. *certainty*: what the rule
-rests on.
+commit gathers. *looks ahead*: workers are served something else than x (not where x itself is the
+look-ahead point). *certainty* is what our rule rests on: the authors' code, public code of others,
+the full text of the paper, its abstract, secondary sources, memory of it, or our reading of it.
 """
 
 
@@ -40,6 +41,7 @@ class MethodDescription:
       summary: first line of the docstring.
       rule: the paragraphs after it, as Markdown.
       arguments: ``name=default`` of all but the learning rate.
+      explained: each argument's name and what the docstring says of it, as Markdown.
       needs: extra arguments that ``update`` requires.
       memory: such as ``"1 + n"``.
       looks_ahead: whether its state serves other parameters than the server's.
@@ -51,6 +53,7 @@ class MethodDescription:
     summary: str
     rule: str
     arguments: tuple[str, ...]
+    explained: tuple[tuple[str, str], ...]
     needs: tuple[str, ...]
     memory: str
     looks_ahead: bool
@@ -78,6 +81,7 @@ def describe_method(name: str) -> MethodDescription:
     factory = optimizers.get(name)
     doc = inspect.cleandoc(factory.__doc__ or "")
     body, _, references = doc.partition("\nArgs:")
+    explained = references.partition("\nReturns:")[0]
     summary, _, rule = body.partition("\n\n")
     references = " ".join(references.partition("\nReferences:")[2].split())
     cited = re.search(r"`(?P<title>[^`<]+) <(?P<url>[^>]+)>`_, (?P<year>\d{4})", references)
@@ -92,6 +96,7 @@ def describe_method(name: str) -> MethodDescription:
         summary=_markdown(" ".join(summary.split())),
         rule=_markdown(rule.strip()),
         arguments=tuple(map(format_parameter, _parameters(factory)[1:])),
+        explained=tuple(_arguments(explained)),
         needs=_needs(factory),
         memory=f"{shared} + n" if per_worker else str(shared),
         looks_ahead=_looks_ahead(factory),
@@ -121,8 +126,8 @@ def methods_page() -> str:
         lines += ["", f"## {d.name}", "", d.summary]
         if d.rule:
             lines += ["", d.rule]
-        if d.arguments:
-            lines += ["", f"Arguments beside `learning_rate`: `{', '.join(d.arguments)}`."]
+        lines += ["", f"`{d.name}({', '.join(['learning_rate', *d.arguments])})`", ""]
+        lines += [f"- `{name}`: {text}" for name, text in d.explained]
     return "\n".join(lines) + "\n"
 
 
@@ -133,7 +138,7 @@ def format_parameter(parameter: inspect.Parameter) -> str:
     default = parameter.default
     if callable(default):
         return f"{parameter.name}={default.__module__.split('.')[0]}.{default.__name__}"
-    return f"{parameter.name}={default}"
+    return f"{parameter.name}={default!r}"
 
 
 def _parameters(factory: Callable) -> list[inspect.Parameter]:
@@ -176,6 +181,13 @@ def _looks_ahead(factory: Callable) -> bool:
         _, state = tx.update(x, state, x, **given)
         moved |= bool(jnp.any(served_params(x, state) != x))
     return moved
+
+
+def _arguments(section: str) -> list[tuple[str, str]]:
+    """Names and texts of a docstring's ``Args``."""
+    parts = re.split(r"^  (\w+): ", section, flags=re.MULTILINE)[1:]
+    texts = [_markdown(" ".join(text.split())) for text in parts[1::2]]
+    return list(zip(parts[::2], texts, strict=True))
 
 
 def _markdown(text: str) -> str:

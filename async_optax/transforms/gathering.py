@@ -10,10 +10,10 @@ from async_optax.transforms.accumulation import AccumulateUntilCommitState
 
 # What may skip, or put off, an update: around an accumulation it would lose a commit.
 _SKIPPING = {
-    optax.MultiStepsState: "optax.MultiSteps",
-    optax.ApplyIfFiniteState: "optax.apply_if_finite",
-    optax.transforms.ConditionallyTransformState: "optax.conditionally_transform",
-    optax.transforms.ConditionallyMaskState: "optax.conditionally_mask",
+    optax.MultiStepsState: "optax.MultiSteps(server, k).gradient_transformation()",
+    optax.ApplyIfFiniteState: "optax.apply_if_finite(server, n)",
+    optax.transforms.ConditionallyTransformState: "optax.conditionally_transform(server, f)",
+    optax.transforms.ConditionallyMaskState: "optax.conditionally_mask(server, f)",
 }
 
 
@@ -41,8 +41,8 @@ def require_gathering(state: optax.OptState, params: optax.Params) -> None:
         if _nodes(node, AccumulateUntilCommitState):
             name = _SKIPPING[type(node)]
             raise ValueError(
-                f"{name} around accumulate_until_commit may lose a commit: use "
-                f"accumulate_until_commit({name}(server)) instead"
+                f"{name.split('(')[0]} around accumulate_until_commit may lose a commit: use "
+                f"accumulate_until_commit({name}) instead"
             )
     gathered = set().union(
         *(_paths(node.accumulated) for node in _nodes(state, AccumulateUntilCommitState))

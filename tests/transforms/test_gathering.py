@@ -33,7 +33,7 @@ UNFIT = {
     ),
     "several steps": (
         optax.MultiSteps(ours, 2).gradient_transformation(),
-        r"use accumulate_until_commit\(optax.MultiSteps\(server\)\) instead",
+        r"use accumulate_until_commit\(optax.MultiSteps\(server, k\).gradient_transformation",
     ),
 }
 
