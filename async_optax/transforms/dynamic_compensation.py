@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.typing import ArrayLike
 
-from async_optax.transforms.precision import working_dtype
+from async_optax.transforms.precision import difference, working_dtype
 from async_optax.transforms.sweepable import sweepable
 from async_optax.validation import require_number, require_staleness
 
@@ -118,8 +118,8 @@ def compensate_delay_dynamic(
         rate = jnp.asarray(decay, dtype)
         shape = _unbiased(state.curvature, rate, state.step - 1)
 
-        happened = jax.tree.map(_difference, updates, state.gradient)
-        moved = jax.tree.map(_difference, stale_params, state.point)
+        happened = jax.tree.map(difference, updates, state.gradient)
+        moved = jax.tree.map(difference, stale_params, state.point)
         expected = jax.tree.map(jnp.multiply, shape, moved)
         explained = rate * state.explained + (1 - rate) * _inner(happened, expected, dtype)
         predicted = rate * state.predicted + (1 - rate) * _inner(expected, expected, dtype)
@@ -133,7 +133,7 @@ def compensate_delay_dynamic(
             lambda h, g: _refreshed(h, g, decay), state.curvature, state.gradient
         )
         curvature = _unbiased(curvature_sum, rate, state.step)
-        drift = jax.tree.map(_difference, params, stale_params)
+        drift = jax.tree.map(difference, params, stale_params)
         direction = jax.tree.map(jnp.multiply, curvature, drift)
         # The root of the ratio, not the ratio of the roots: one number to guard.
         room = jnp.sqrt(
@@ -168,11 +168,6 @@ def _unbiased(mean: optax.Updates, rate: jax.Array, number: jax.Array) -> optax.
     """A running mean from zero, corrected for the number of terms so far."""
     weight = 1 - rate ** jnp.maximum(number, 1).astype(rate.dtype)
     return jax.tree.map(lambda h: h / weight.astype(h.dtype), mean)
-
-
-def _difference(a: jax.Array, b: jax.Array) -> jax.Array:
-    dtype = working_dtype(a)
-    return a.astype(dtype) - b.astype(dtype)
 
 
 def _inner(a: optax.Updates, b: optax.Updates, dtype: jnp.dtype) -> jax.Array:

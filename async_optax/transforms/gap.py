@@ -8,7 +8,7 @@ import optax
 from jax.typing import ArrayLike
 
 from async_optax.transforms.lookahead import TraceWithLookAheadState, trace_with_look_ahead
-from async_optax.transforms.precision import global_norm, working_dtype
+from async_optax.transforms.precision import difference, global_norm, working_dtype
 from async_optax.transforms.schedules import next_step, value_at
 from async_optax.transforms.sweepable import sweepable
 from async_optax.transforms.workers import require_worker
@@ -157,7 +157,7 @@ def scale_by_gap_momentum(
             typical = jnp.sqrt(ra / correction.astype(ra.dtype)) + jnp.asarray(eps, ra.dtype)
             return largest_rate.astype(ra.dtype) * typical
 
-        gap = _sizes(jax.tree.map(_difference, params, stale_params), granularity)
+        gap = _sizes(jax.tree.map(difference, params, stale_params), granularity)
         divisor = jax.tree.map(lambda d, ra: _divisor(d, distance_per_update(ra)), gap, mean_square)
         if granularity == "global":
             divisor = jax.tree.map(lambda g: divisor, updates)
@@ -181,11 +181,6 @@ def scale_by_gap_momentum(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _difference(x: jax.Array, s: jax.Array) -> jax.Array:
-    dtype = working_dtype(x)
-    return x.astype(dtype) - s.astype(dtype)
 
 
 def _running_mean(old: jax.Array, new: jax.Array, decay: ArrayLike) -> jax.Array:

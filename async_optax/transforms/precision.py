@@ -21,6 +21,18 @@ def working_dtype(*arrays: Any) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if is_double else jnp.float32)
 
 
+def difference(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns ``a - b`` in :func:`working_dtype`.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> print(difference(jnp.bfloat16(1.0), jnp.bfloat16(0.5)).dtype)
+      float32
+    """
+    dtype = working_dtype(a, b)
+    return a.astype(dtype) - b.astype(dtype)
+
+
 def global_norm(updates: Any) -> jax.Array:
     """Returns the Euclidean norm of a pytree without overflow, in :func:`working_dtype`.
 
