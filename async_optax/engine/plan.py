@@ -25,7 +25,8 @@ class Plan:
       commit: bool.
       weight: float64.
       version: int32, the version after this arrival.
-      time: float64, simulated time of the arrival.
+      time: float64, simulated time at which it is applied: that of the arrival, or of its commit
+        if that comes later, when the server learns that it need not wait for a lost job.
       parent: int32, the arrival whose commit made the version that was read; -1 for version 0.
       num_workers: of the timeline.
       num_slots: the largest number of versions alive at once.
@@ -86,6 +87,11 @@ def compile_timeline(timeline: Timeline) -> Plan:
     if not len(job):
         raise ValueError("the timeline accepts no arrival: there is nothing to run")
     read_version, commit = timeline.read_version[job], timeline.commit[job]
+    time = timeline.time[job]
+    # A commit without an arrival is made with the last one it has gathered, at its own time.
+    alone = np.flatnonzero(timeline.commit & ~timeline.accepted)
+    last = np.searchsorted(job, alone) - 1
+    commit[last], time[last] = True, timeline.time[alone]
     read_slot, write_slot, num_slots, num_rows = _assign_slots(read_version, commit)
     made_at = np.concatenate([[-1], np.flatnonzero(commit)])
     return Plan(
@@ -97,7 +103,7 @@ def compile_timeline(timeline: Timeline) -> Plan:
         commit=commit,
         weight=timeline.weight[job],
         version=np.cumsum(commit).astype(np.int32),
-        time=timeline.time[job],
+        time=time,
         parent=made_at[read_version].astype(np.int32),
         num_workers=timeline.num_workers,
         num_slots=num_slots,

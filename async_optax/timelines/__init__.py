@@ -2,6 +2,14 @@
 
 from async_optax.timelines import protocols, runtimes
 from async_optax.timelines.simulation import simulate_timeline
-from async_optax.timelines.timeline import LostJobs, Timeline
+from async_optax.timelines.timeline import LostJobs, Phases, Reason, Timeline
 
-__all__ = ["LostJobs", "Timeline", "protocols", "runtimes", "simulate_timeline"]
+__all__ = [
+    "LostJobs",
+    "Phases",
+    "Reason",
+    "Timeline",
+    "protocols",
+    "runtimes",
+    "simulate_timeline",
+]

@@ -147,17 +147,17 @@ def test_jobs_that_never_arrive_are_accounted_for():
     np.testing.assert_allclose(timeline.utilisation(), 1)
 
 
-class _AbortSlowest:
+class _AbortSlowest(protocols.Policy):
     """Restarts worker 1 whenever worker 0 arrives: exercises aborting."""
 
     name = "abort_slowest"
 
-    def policy(self, num_workers):
-        del num_workers
+    def policy(self, num_workers, seed=0):
+        del num_workers, seed
         return self
 
-    def on_arrival(self, worker, staleness):
-        del staleness
+    def on_arrival(self, worker, staleness, time):
+        del staleness, time
         others = [1] if worker == 0 else []
         return protocols.Decision(True, 1.0, True, start=[worker, *others], abort=others)
 
@@ -171,7 +171,8 @@ def test_aborted_jobs_are_lost_and_restarted():
     np.testing.assert_array_equal(timeline.lost.worker[aborted], 1)
     np.testing.assert_array_equal(timeline.lost.start_time[aborted], [0, 1, 2, 3])
     np.testing.assert_array_equal(timeline.lost.stop_time[aborted], [1, 2, 3, 4])
-    np.testing.assert_allclose(timeline.busy_time(), [4, 4])
+    np.testing.assert_allclose(timeline.busy_time(), [4, 0])
+    np.testing.assert_allclose(timeline.aborted_time(), [0, 4])
 
 
 def test_verify_names_the_first_broken_row():
@@ -194,7 +195,10 @@ def test_verify_names_the_first_broken_row():
         ({"start_time": (1, 1e9)}, "row 1 breaks the rule: a job starts before it arrives"),
         ({"time": (9, 1e9)}, "row 9 breaks the rule: time is within end_time"),
         ({"weight": (7, np.nan)}, "row 7 breaks the rule: weight is finite"),
-        ({"accepted": (6, False)}, "row 6 breaks the rule: a commit accepts its arrival"),
+        (
+            {"accepted": (6, False)},
+            "row 6 breaks the rule: a commit has accepted an arrival of its own",
+        ),
         ({"read_version": (8, 0)}, "row 8 breaks the rule: read_version is current at start"),
         ({"weight": (9, np.nan), "version": (3, 7)}, "row 3 breaks the rule: version counts"),
     ]:
@@ -212,7 +216,7 @@ def test_verify_notices_overlaps_and_short_columns():
         dataclasses.replace(good, commit=good.commit.astype(np.int64)).verify()
 
 
-class _Stubborn:
+class _Stubborn(protocols.Policy):
     """Starts the workers it is told to, or nobody."""
 
     name = "stubborn"
@@ -220,12 +224,12 @@ class _Stubborn:
     def __init__(self, start):
         self.start = start
 
-    def policy(self, num_workers):
-        del num_workers
+    def policy(self, num_workers, seed=0):
+        del num_workers, seed
         return self
 
-    def on_arrival(self, worker, staleness):
-        del worker, staleness
+    def on_arrival(self, worker, staleness, time):
+        del worker, staleness, time
         return protocols.Decision(True, 1.0, True, start=self.start)
 
 
@@ -233,13 +237,13 @@ def test_impossible_decisions_raise():
     times = runtimes.deterministic([1.0, 3.0])
     with pytest.raises(ValueError, match="stubborn starts worker 1, which is still computing"):
         simulate_timeline(_Stubborn([1]), times, 2, num_commits=3)
-    with pytest.raises(ValueError, match="stubborn stalls after 2 of 3 commits"):
+    with pytest.raises(ValueError, match="stubborn stalls at time 3 after 2 of 3 commits"):
         simulate_timeline(_Stubborn([]), times, 2, num_commits=3)
 
 
 def test_wrong_kinds_raise():
     times = runtimes.deterministic()
-    for protocol in ("asynchronous", protocols.asynchronous, protocols.Asynchronous):
+    for protocol in ("asynchronous", protocols.asynchronous, protocols.Policy):
         with pytest.raises(TypeError, match=r"protocol must be a protocol such as"):
             simulate_timeline(protocol, times, 2, num_commits=3)
     for model in (1.0, runtimes.gamma):

@@ -1,0 +1,300 @@
+"""The event loop: handles what happens on workers and server in the order of time."""
+
+import collections
+import heapq
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from async_optax.timelines.protocols.policy import Decision, Policy
+from async_optax.timelines.rows import Rows
+from async_optax.timelines.runtimes.model import RuntimeModel
+from async_optax.timelines.runtimes.streams import COMPUTE, DOWNLOAD, SERVER, UPLOAD
+from async_optax.timelines.timeline import LostJobs, Phases, Reason, Timeline
+
+# Kinds of events. At equal times the lower kind comes first: who delivers just when it fails, or
+# just at its time limit, has delivered; who leaves and returns at once has left first.
+_ARRIVAL, _SENT, _TIMEOUT, _LEAVE, _JOIN = range(5)
+_NONE = -1  # the order of no job
+_FRUITLESS_EVENTS, _FRUITLESS_PER_WORKER = 10_000, 100  # without an arrival that counts: a stall
+
+
+class EventLoop:
+    """One run of a policy on workers with given times; see :func:`simulate_timeline`.
+
+    Args:
+      name: of the protocol, for errors.
+      policy: a fresh one.
+      model: how long what takes.
+      num_workers: number of workers.
+      seed: of the times.
+    """
+
+    def __init__(self, name: str, policy: Policy, model: RuntimeModel, num_workers: int, seed: int):
+        self._name, self._policy, self._num_workers = name, policy, num_workers
+        self._compute = _draws(model, num_workers, seed, COMPUTE)
+        self._download = model.download and _draws(model.download, num_workers, seed, DOWNLOAD)
+        self._upload = model.upload and _draws(model.upload, num_workers, seed, UPLOAD)
+        self._serve = _draws(model.server, 1, seed, SERVER)[0] if model.server else None
+        self._server_free = 0.0
+        self._speeds = model.speeds
+        if model.speeds:
+            model.speeds.check(num_workers)
+        spans = model.availability.spans(num_workers, seed) if model.availability else None
+        self._spans: list[Iterator[tuple[float, float]]] = (
+            [spans.of(worker) for worker in range(num_workers)] if spans else []
+        )
+        self._limits = policy.time_limits
+
+        # Each worker has at most one job in flight, and further ones in its queue. A job is
+        # known by its order of starting: events of jobs that are gone name another order.
+        self._order = 0
+        self._running = [_NONE] * num_workers
+        self._read = [0] * num_workers
+        self._start_time = [0.0] * num_workers
+        self._phases = [(0.0, 0.0, 0.0, 0.0)] * num_workers  # begin, compute, upload, sent
+        self._staged = bool(
+            model.download or model.upload or model.server or policy.queues or policy.holds
+        )
+        self._queues: list[collections.deque[tuple[int, float]]] = [
+            collections.deque() for _ in range(num_workers if policy.queues else 0)
+        ]
+        self._present = [True] * num_workers
+        self._away_since = [0.0] * num_workers
+        self._absent_time = np.zeros(num_workers)
+
+        self._events: list[tuple[float, int, int, int]] = []  # time, kind, order, worker
+        self._max_events = 4 * num_workers + 64
+        self._max_fruitless = _FRUITLESS_EVENTS + _FRUITLESS_PER_WORKER * num_workers
+        self._time, self._version, self._fruitless = 0.0, 0, 0
+        self._num_commits: int | None = None
+        names = ["worker", "read_version", "version", "start_time", "time", "weight"]
+        names += ["accepted", "commit"]
+        names += ["begin", "compute", "upload", "sent"] * self._staged
+        names += ["token"] * policy.issues_tokens
+        self._issues_tokens = policy.issues_tokens
+        self._rows = Rows(names)
+        self._lost = Rows(["worker", "start_time", "stop_time", "reason"])
+
+    def run(self, num_commits: int | None, max_time: float) -> Timeline:
+        """Runs until that many commits, or that time, and returns the table."""
+        self._num_commits = num_commits
+        self._begin()
+        events, running = self._events, self._running
+        while events and events[0][0] <= max_time:
+            self._time, kind, order, worker = heapq.heappop(events)
+            if kind <= _TIMEOUT and running[worker] != order:
+                continue  # of a job that is gone
+            if kind == _ARRIVAL:
+                released = self._arrive(worker)
+                if released:
+                    self._release(released)
+            elif kind == _SENT:
+                self._queue_at_server(worker, order)
+            elif kind == _TIMEOUT:
+                self._lose(worker, Reason.EXPIRED)
+                self._follow(worker, self._policy.on_timeout(worker, self._time))
+            elif kind == _LEAVE:
+                self._leave(worker)
+            else:
+                self._join(worker)
+            if self._version == num_commits:
+                break
+            self._fruitless += 1
+            if self._fruitless > self._max_fruitless or len(events) > self._max_events:
+                self._check_progress()
+        self._check_end(num_commits, max_time)
+        return self._table(self._time if num_commits else max_time)
+
+    def _begin(self) -> None:
+        """Time 0: those who are there start, the others' coming is planned."""
+        for worker in range(len(self._spans)):
+            self._present[worker] = False
+            self._plan_presence(worker)
+        present = [worker for worker, there in enumerate(self._present) if there]
+        self._start(self._policy.begin(present, {}, 0))
+
+    def _plan_presence(self, worker: int) -> None:
+        """Puts the next time at which it is there on the calendar."""
+        join, leave = next(self._spans[worker], (np.inf, np.inf))
+        if join <= self._time == 0:
+            self._present[worker] = True
+        elif join < np.inf:
+            self._push(join, _JOIN, worker)
+        if leave < np.inf:
+            self._push(leave, _LEAVE, worker)
+
+    def _push(self, time: float, kind: int, worker: int) -> None:
+        heapq.heappush(self._events, (time, kind, self._order, worker))
+        self._order += 1
+
+    def _start(self, workers: Sequence[int]) -> None:
+        """Hands out one job each, on the current version."""
+        for worker in workers:
+            if self._running[worker] == _NONE:
+                if not self._present[worker]:
+                    raise ValueError(f"{self._name} starts worker {worker}, which is away")
+                self._launch(worker, self._version, self._time)
+            elif self._queues:
+                self._queues[worker].append((self._version, self._time))
+            else:
+                raise ValueError(f"{self._name} starts worker {worker}, which is still computing")
+
+    def _launch(self, worker: int, read_version: int, start_time: float) -> None:
+        """The worker takes a job up."""
+        begin = compute = self._time
+        if self._download:
+            compute += self._download[worker]()
+        work = self._compute[worker]()
+        upload = self._speeds.finish(worker, compute, work) if self._speeds else compute + work
+        sent = upload + self._upload[worker]() if self._upload else upload
+        order = self._order
+        self._order += 1
+        self._running[worker] = order
+        self._read[worker] = read_version
+        self._start_time[worker] = start_time
+        self._phases[worker] = begin, compute, upload, sent
+        kind = _SENT if self._serve else _ARRIVAL
+        if self._limits and sent - begin > self._limits[worker]:
+            sent, kind = begin + self._limits[worker], _TIMEOUT
+        heapq.heappush(self._events, (sent, kind, order, worker))
+
+    def _queue_at_server(self, worker: int, order: int) -> None:
+        assert self._serve is not None
+        self._server_free = max(self._time, self._server_free) + self._serve()
+        heapq.heappush(self._events, (self._server_free, _ARRIVAL, order, worker))
+
+    def _arrive(self, worker: int) -> Sequence[int]:
+        """The server handles an arrival; returns whose arrivals, put aside, it handles next."""
+        read_version = self._read[worker]
+        decision = self._policy.on_arrival(worker, self._version - read_version, self._time)
+        if decision.hold:
+            return ()
+        self._add_row(worker, read_version, self._start_time[worker], decision)
+        if decision.accept:
+            self._fruitless = 0
+        self._running[worker] = _NONE
+        if self._queues and self._queues[worker]:
+            self._launch(worker, *self._queues[worker].popleft())
+        self._obey(decision)
+        return decision.release
+
+    def _release(self, workers: Sequence[int]) -> None:
+        """Handles arrivals that were put aside, and those that they release in turn."""
+        pending = collections.deque(workers)
+        while pending and self._version != self._num_commits:
+            pending.extend(self._arrive(pending.popleft()))
+
+    def _add_row(
+        self, worker: int, read_version: int, start_time: float, decision: Decision
+    ) -> None:
+        further: tuple[float, ...] = self._phases[worker] if self._staged else ()
+        if self._issues_tokens:
+            further += (decision.token if decision.token >= 0 else read_version,)
+        self._rows.append(
+            worker,
+            read_version,
+            self._version,
+            start_time,
+            self._time,
+            decision.weight,
+            decision.accept,
+            decision.commit,
+            *further,
+        )
+
+    def _obey(self, decision: Decision) -> None:
+        """What follows from any decision."""
+        if decision.commit:
+            self._version += 1
+        for other in decision.abort:
+            self._lose(other, Reason.ABORTED)
+        self._start(decision.start)
+
+    def _follow(self, worker: int, decision: Decision) -> None:
+        """What follows if nothing has arrived: a commit then has a row of its own."""
+        if decision.commit:
+            self._phases[worker] = (self._time,) * 4
+            self._add_row(worker, self._version, self._time, decision._replace(accept=False))
+        self._obey(decision)
+        self._release(decision.release)
+
+    def _lose(self, worker: int, reason: Reason) -> int:
+        """Throws away what the worker has, running and queued; returns how many jobs."""
+        if self._running[worker] == _NONE:
+            return 0
+        begin, _, _, sent = self._phases[worker]
+        self._lost.append(worker, begin, min(self._time, sent), reason)
+        self._running[worker] = _NONE
+        queued = len(self._queues[worker]) if self._queues else 0
+        for _ in range(queued):
+            self._queues[worker].popleft()
+            self._lost.append(worker, self._time, self._time, reason)
+        return 1 + queued
+
+    def _leave(self, worker: int) -> None:
+        num_lost = self._lose(worker, Reason.FAILED)
+        self._present[worker] = False
+        self._away_since[worker] = self._time
+        self._plan_presence(worker)
+        self._follow(worker, self._policy.on_leave(worker, num_lost, self._time))
+
+    def _join(self, worker: int) -> None:
+        self._present[worker] = True
+        self._absent_time[worker] += self._time - self._away_since[worker]
+        self._follow(worker, self._policy.on_join(worker, self._time))
+
+    def _check_progress(self) -> None:
+        if len(self._events) > self._max_events:  # mostly of jobs that are gone
+            self._events[:] = [
+                event
+                for event in self._events
+                if event[1] > _TIMEOUT or self._running[event[3]] == event[2]
+            ]
+            heapq.heapify(self._events)
+        if self._fruitless > self._max_fruitless:
+            raise ValueError(
+                f"{self._name} stalls at time {self._time:.6g} after {self._version} commits: no "
+                f"arrival was accepted in the last {self._max_fruitless} events"
+            )
+
+    def _check_end(self, num_commits: int | None, max_time: float) -> None:
+        if self._version == num_commits or (num_commits is None and self._events):
+            if not self._rows:
+                raise ValueError(
+                    f"nothing arrives before max_time={max_time:g}: the first job takes until "
+                    f"{self._events[0][0]:.4g}"
+                )
+            return
+        wanted = "" if num_commits is None else f" of {num_commits}"
+        there = sum(self._present)
+        left = f"all {there} workers that are there wait" if there else "no worker is left"
+        raise ValueError(
+            f"{self._name} stalls at time {self._time:.6g} after {self._version}{wanted} commits: "
+            f"{left}"
+        )
+
+    def _table(self, end_time: float) -> Timeline:
+        self._time = end_time
+        for worker in range(self._num_workers):
+            self._lose(worker, Reason.UNFINISHED)
+            if not self._present[worker]:
+                self._absent_time[worker] += end_time - self._away_since[worker]
+        columns = self._rows.columns()
+        phases = None
+        if self._staged:
+            phases = Phases(**{name: columns.pop(name) for name in Phases.__annotations__})
+        return Timeline(
+            num_workers=self._num_workers,
+            end_time=end_time,
+            **columns,
+            lost=LostJobs(**self._lost.columns()),
+            phases=phases,
+            absent_time=self._absent_time if self._spans else None,
+        )
+
+
+def _draws(
+    model: RuntimeModel, num_workers: int, seed: int, part: int
+) -> list[Callable[[], float]]:
+    return [times.__next__ for times in model.part_times(num_workers, seed, part)]

@@ -1,0 +1,93 @@
+"""The invariants of a timeline."""
+
+import typing
+
+import numpy as np
+
+if typing.TYPE_CHECKING:
+    from async_optax.timelines.timeline import Timeline
+
+_KINDS = {"worker": "i", "read_version": "i", "version": "i", "start_time": "f"}
+_KINDS |= {"time": "f", "weight": "f", "accepted": "b", "commit": "b", "token": "i"}
+_PHASES = ("begin", "compute", "upload", "sent")
+
+
+def check_columns(timeline: "Timeline") -> None:
+    """Raises ``ValueError`` if a column has another length or kind than it should."""
+    columns = {name: getattr(timeline, name) for name in _KINDS}
+    kinds = dict(_KINDS)
+    if timeline.phases is not None:
+        columns |= {name: getattr(timeline.phases, name) for name in _PHASES}
+        kinds |= dict.fromkeys(_PHASES, "f")
+    for name, column in columns.items():
+        if name == "token" and column is None:
+            continue
+        if column.shape != timeline.commit.shape:
+            raise ValueError(f"timeline column {name} is not as long as commit")
+        if column.dtype.kind != kinds[name]:
+            raise ValueError(f"timeline column {name} has the wrong dtype {column.dtype}")
+
+
+def check_rules(timeline: "Timeline") -> None:
+    """Raises ``ValueError`` naming the first row of ``timeline`` that breaks a rule, and which."""
+    rules = _rules(timeline)
+    broken = [(int(np.argmin(holds)), rule) for rule, holds in rules.items() if not holds.all()]
+    if broken:
+        row, rule = min(broken)
+        raise ValueError(f"timeline row {row} breaks the rule: {rule}")
+
+
+def _rules(timeline: "Timeline") -> dict[str, np.ndarray]:
+    """Returns for each rule which rows keep it."""
+    start, begin, sent, time = (
+        timeline.start_time,
+        timeline.begin_time,
+        timeline.sent_time,
+        timeline.time,
+    )
+    read, version, accepted = timeline.read_version, timeline.version, timeline.accepted
+    before = np.concatenate([[0], np.cumsum(timeline.commit)[:-1]])
+    commit_times = timeline.commit_times
+    rules = {
+        "worker is in [0, num_workers)": (timeline.worker >= 0)
+        & (timeline.worker < timeline.num_workers),
+        "version counts the commits before": version == before,
+        "read_version is between 0 and version": (read >= 0) & (read <= version),
+        "time does not decrease": np.diff(time, prepend=-np.inf) >= 0,
+        "a job starts before it arrives": (start >= 0) & (start <= time),
+        "time is within end_time": time <= timeline.end_time,
+        "weight is finite and >= 0": ~accepted
+        | (np.isfinite(timeline.weight) & (timeline.weight >= 0)),
+        "a commit has accepted an arrival of its own": _has_accepted(timeline),
+        # A job may start at the very time of a commit, before it or after it.
+        "read_version is current at start_time": (
+            read >= np.searchsorted(commit_times, start, side="left")
+        )
+        & (read <= np.searchsorted(commit_times, start, side="right")),
+        "jobs of a worker do not overlap": _starts_after_previous(timeline.worker, begin, sent),
+    }
+    if timeline.phases is not None:
+        moments = [start, *(getattr(timeline.phases, name) for name in _PHASES), time]
+        pairs = zip(moments, moments[1:], strict=False)
+        rules["phases follow each other"] = np.all([one <= two for one, two in pairs], axis=0)
+    if timeline.token is not None:
+        rules["token is >= 0"] = timeline.token >= 0
+    return rules
+
+
+def _has_accepted(timeline: "Timeline") -> np.ndarray:
+    """Whether each commit accepts its row, or a row since the commit before."""
+    num_accepted = np.cumsum(timeline.accepted)
+    at_commits = num_accepted[timeline.commit]
+    holds = np.ones(timeline.num_arrivals, bool)
+    holds[timeline.commit] = np.diff(at_commits, prepend=0) > 0
+    return holds
+
+
+def _starts_after_previous(worker: np.ndarray, begin: np.ndarray, sent: np.ndarray) -> np.ndarray:
+    order = np.lexsort((begin, worker))
+    same = worker[order][1:] == worker[order][:-1]
+    overlaps = begin[order][1:] < sent[order][:-1]
+    holds = np.ones(len(worker), bool)
+    holds[order[1:]] = ~(same & overlaps)
+    return holds
