@@ -20,6 +20,7 @@ lint: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/engine.py --output benchmarks/results
 	$(BIN)/python benchmarks/transforms.py --output benchmarks/results
+	$(BIN)/python benchmarks/timelines.py --output benchmarks/results
 
 # Versions are locked for both commands; remove .venv to start afresh.
 $(STAMP): requirements.lock pyproject.toml

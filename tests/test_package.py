@@ -12,7 +12,7 @@ import pytest
 import async_optax as ao
 
 ROOT = pathlib.Path(__file__).parents[1]
-EXTRAS = ("tyro", "rich", "matplotlib", "sklearn", "flax", "tensorflow_datasets", "ray")
+EXTRAS = ("tyro", "rich", "matplotlib", "sklearn", "flax", "tensorflow_datasets", "ray", "pyarrow")
 MODULES = [m.name for m in pkgutil.walk_packages(ao.__path__, "async_optax.")]
 
 

@@ -1,15 +1,22 @@
 """Timelines: who computes on which version, and when it arrives. Computed in NumPy."""
 
 from async_optax.timelines import protocols, runtimes
+from async_optax.timelines.given_staleness import uniform_staleness
+from async_optax.timelines.open_arrivals import open_arrivals
 from async_optax.timelines.simulation import simulate_timeline
 from async_optax.timelines.timeline import LostJobs, Phases, Reason, Timeline
+from async_optax.timelines.traces import MeasuredJobs, read_jobs
 
 __all__ = [
     "LostJobs",
+    "MeasuredJobs",
     "Phases",
     "Reason",
     "Timeline",
+    "open_arrivals",
     "protocols",
+    "read_jobs",
     "runtimes",
     "simulate_timeline",
+    "uniform_staleness",
 ]

@@ -15,7 +15,9 @@ from async_optax.timelines.timeline import LostJobs, Phases, Reason, Timeline
 # Kinds of events. At equal times the lower kind comes first: who delivers just when it fails, or
 # just at its time limit, has delivered; who leaves and returns at once has left first.
 _ARRIVAL, _SENT, _TIMEOUT, _LEAVE, _JOIN = range(5)
-_NONE = -1  # the order of no job
+# A job: order, read version, start, begin, compute, upload and sent times.
+_Job = tuple[int, int, float, float, float, float, float]
+_IDLE: _Job = (-1, 0, 0.0, 0.0, 0.0, 0.0, 0.0)
 _FRUITLESS_EVENTS, _FRUITLESS_PER_WORKER = 10_000, 100  # without an arrival that counts: a stall
 
 
@@ -49,10 +51,8 @@ class EventLoop:
         # Each worker has at most one job in flight, and further ones in its queue. A job is
         # known by its order of starting: events of jobs that are gone name another order.
         self._order = 0
-        self._running = [_NONE] * num_workers
-        self._read = [0] * num_workers
-        self._start_time = [0.0] * num_workers
-        self._phases = [(0.0, 0.0, 0.0, 0.0)] * num_workers  # begin, compute, upload, sent
+        self._jobs = [_IDLE] * num_workers
+        self._only_computes = model.only_computes and policy.time_limits is None
         self._staged = bool(
             model.download or model.upload or model.server or policy.queues or policy.holds
         )
@@ -80,10 +80,10 @@ class EventLoop:
         """Runs until that many commits, or that time, and returns the table."""
         self._num_commits = num_commits
         self._begin()
-        events, running = self._events, self._running
+        events, jobs, heappop = self._events, self._jobs, heapq.heappop
         while events and events[0][0] <= max_time:
-            self._time, kind, order, worker = heapq.heappop(events)
-            if kind <= _TIMEOUT and running[worker] != order:
+            self._time, kind, order, worker = heappop(events)
+            if kind <= _TIMEOUT and jobs[worker][0] != order:
                 continue  # of a job that is gone
             if kind == _ARRIVAL:
                 released = self._arrive(worker)
@@ -131,7 +131,7 @@ class EventLoop:
     def _start(self, workers: Sequence[int]) -> None:
         """Hands out one job each, on the current version."""
         for worker in workers:
-            if self._running[worker] == _NONE:
+            if self._jobs[worker] is _IDLE:
                 if not self._present[worker]:
                     raise ValueError(f"{self._name} starts worker {worker}, which is away")
                 self._launch(worker, self._version, self._time)
@@ -140,24 +140,29 @@ class EventLoop:
             else:
                 raise ValueError(f"{self._name} starts worker {worker}, which is still computing")
 
-    def _launch(self, worker: int, read_version: int, start_time: float) -> None:
+    def _launch(self, worker: int, read_version: int, start: float) -> None:
         """The worker takes a job up."""
-        begin = compute = self._time
-        if self._download:
-            compute += self._download[worker]()
+        begin, kind, order = self._time, _ARRIVAL, self._order
+        self._order = order + 1
+        if self._only_computes:
+            arrives = begin + self._compute[worker]()
+            self._jobs[worker] = order, read_version, start, begin, begin, arrives, arrives
+        else:
+            job = order, read_version, start, begin, *self._stages(worker, begin)
+            self._jobs[worker] = job
+            arrives = job[-1]
+            if self._limits and arrives - begin > self._limits[worker]:
+                arrives, kind = begin + self._limits[worker], _TIMEOUT
+            elif self._serve:
+                kind = _SENT
+        heapq.heappush(self._events, (arrives, kind, order, worker))
+
+    def _stages(self, worker: int, begin: float) -> tuple[float, float, float]:
+        """Returns when a job computes, uploads and is sent."""
+        compute = begin + self._download[worker]() if self._download else begin
         work = self._compute[worker]()
         upload = self._speeds.finish(worker, compute, work) if self._speeds else compute + work
-        sent = upload + self._upload[worker]() if self._upload else upload
-        order = self._order
-        self._order += 1
-        self._running[worker] = order
-        self._read[worker] = read_version
-        self._start_time[worker] = start_time
-        self._phases[worker] = begin, compute, upload, sent
-        kind = _SENT if self._serve else _ARRIVAL
-        if self._limits and sent - begin > self._limits[worker]:
-            sent, kind = begin + self._limits[worker], _TIMEOUT
-        heapq.heappush(self._events, (sent, kind, order, worker))
+        return compute, upload, upload + self._upload[worker]() if self._upload else upload
 
     def _queue_at_server(self, worker: int, order: int) -> None:
         assert self._serve is not None
@@ -166,14 +171,14 @@ class EventLoop:
 
     def _arrive(self, worker: int) -> Sequence[int]:
         """The server handles an arrival; returns whose arrivals, put aside, it handles next."""
-        read_version = self._read[worker]
-        decision = self._policy.on_arrival(worker, self._version - read_version, self._time)
+        job = self._jobs[worker]
+        decision = self._policy.on_arrival(worker, self._version - job[1], self._time)
         if decision.hold:
             return ()
-        self._add_row(worker, read_version, self._start_time[worker], decision)
+        self._add_row(worker, job, decision)
         if decision.accept:
             self._fruitless = 0
-        self._running[worker] = _NONE
+        self._jobs[worker] = _IDLE
         if self._queues and self._queues[worker]:
             self._launch(worker, *self._queues[worker].popleft())
         self._obey(decision)
@@ -185,23 +190,14 @@ class EventLoop:
         while pending and self._version != self._num_commits:
             pending.extend(self._arrive(pending.popleft()))
 
-    def _add_row(
-        self, worker: int, read_version: int, start_time: float, decision: Decision
-    ) -> None:
-        further: tuple[float, ...] = self._phases[worker] if self._staged else ()
+    def _add_row(self, worker: int, job: _Job, decision: Decision) -> None:
+        accept, weight, commit, _, _, token, _, _ = decision
+        row = (worker, job[1], self._version, job[2], self._time, weight, accept, commit)
+        if self._staged:
+            row += job[3:]  # type: ignore[assignment]
         if self._issues_tokens:
-            further += (decision.token if decision.token >= 0 else read_version,)
-        self._rows.append(
-            worker,
-            read_version,
-            self._version,
-            start_time,
-            self._time,
-            decision.weight,
-            decision.accept,
-            decision.commit,
-            *further,
-        )
+            row += (token if token >= 0 else job[1],)  # type: ignore[assignment]
+        self._rows.append(*row)
 
     def _obey(self, decision: Decision) -> None:
         """What follows from any decision."""
@@ -214,18 +210,19 @@ class EventLoop:
     def _follow(self, worker: int, decision: Decision) -> None:
         """What follows if nothing has arrived: a commit then has a row of its own."""
         if decision.commit:
-            self._phases[worker] = (self._time,) * 4
-            self._add_row(worker, self._version, self._time, decision._replace(accept=False))
+            now = self._time
+            notice = -1, self._version, now, now, now, now, now
+            self._add_row(worker, notice, decision._replace(accept=False))
         self._obey(decision)
         self._release(decision.release)
 
     def _lose(self, worker: int, reason: Reason) -> int:
         """Throws away what the worker has, running and queued; returns how many jobs."""
-        if self._running[worker] == _NONE:
+        job = self._jobs[worker]
+        if job is _IDLE:
             return 0
-        begin, _, _, sent = self._phases[worker]
-        self._lost.append(worker, begin, min(self._time, sent), reason)
-        self._running[worker] = _NONE
+        self._lost.append(worker, job[3], min(self._time, job[-1]), reason)
+        self._jobs[worker] = _IDLE
         queued = len(self._queues[worker]) if self._queues else 0
         for _ in range(queued):
             self._queues[worker].popleft()
@@ -249,7 +246,7 @@ class EventLoop:
             self._events[:] = [
                 event
                 for event in self._events
-                if event[1] > _TIMEOUT or self._running[event[3]] == event[2]
+                if event[1] > _TIMEOUT or self._jobs[event[3]][0] == event[2]
             ]
             heapq.heapify(self._events)
         if self._fruitless > self._max_fruitless:

@@ -23,7 +23,8 @@ _FORMATS = {
     "stop_time": "d",
     "reason": "b",
 }
-_BLOCK_BYTES = 1 << 22
+_BLOCK_BYTES = 1 << 20
+_FIRST_ROWS = 1 << 14
 
 
 class Rows:
@@ -45,10 +46,11 @@ class Rows:
         self._dtype = np.dtype([(name, "=" + f) for name, f in zip(names, formats, strict=True)])
         self._pack = struct.Struct("=" + "".join(formats)).pack
         self._packed = bytearray()
-        self._blocks: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        self._columns = {name: np.empty(0, self._dtype[name]) for name in names}
+        self._unpacked = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._packed) or any(self._blocks.values())
+    def __len__(self) -> int:
+        return self._unpacked + len(self._packed) // self._dtype.itemsize
 
     def append(self, *values: float) -> None:
         """Adds a row; values in the order of the columns."""
@@ -58,11 +60,16 @@ class Rows:
 
     def _unpack(self) -> None:
         rows = np.frombuffer(self._packed, self._dtype)
-        for name, blocks in self._blocks.items():
-            blocks.append(rows[name].copy())
-        self._packed = bytearray()
+        begin, end = self._unpacked, len(self)
+        for name, column in self._columns.items():
+            if end > len(column):
+                # What is allocated and not yet written takes no memory.
+                self._columns[name] = np.empty(max(2 * end, _FIRST_ROWS), column.dtype)
+                self._columns[name][:begin] = column[:begin]
+            self._columns[name][begin:end] = rows[name]
+        self._packed, self._unpacked = bytearray(), end
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Returns the columns by name, and forgets them: the table is empty again."""
+        """Returns the columns by name."""
         self._unpack()
-        return {name: np.concatenate(self._blocks.pop(name)) for name in list(self._blocks)}
+        return {name: column[: self._unpacked] for name, column in self._columns.items()}

@@ -3,9 +3,14 @@
 import dataclasses
 import enum
 import functools
+import os
+from typing import Any, Self
 
 import numpy as np
 
+from async_optax.timelines.given_staleness import staleness_columns
+from async_optax.timelines.storage import load_fields, save_timeline
+from async_optax.timelines.traces import trace_columns
 from async_optax.timelines.verification import check_columns, check_rules
 
 
@@ -38,6 +43,11 @@ class LostJobs:
     start_time: np.ndarray
     stop_time: np.ndarray
     reason: np.ndarray
+
+    @classmethod
+    def none(cls) -> Self:
+        """Returns no jobs."""
+        return cls(np.empty(0, np.int32), np.empty(0), np.empty(0), np.empty(0, np.int8))
 
     @property
     def aborted(self) -> np.ndarray:
@@ -101,6 +111,115 @@ class Timeline:
     phases: Phases | None = None
     token: np.ndarray | None = None
     absent_time: np.ndarray | None = None
+
+    @classmethod
+    def from_trace(cls, source: Any, *, size: int = 1) -> Self:
+        """Makes a timeline of measured jobs: each arrives when it finishes.
+
+        Arrival i, in the order of finishing, is accepted at weight ``1 / size``; arrivals
+        ``size - 1, 2 * size - 1, ...`` commit. A job reads ``floor(n / size)``, where n jobs have
+        finished at its start or before; at equal times, finishing comes first. Jobs finished
+        after the last commit stay, without one.
+
+        Args:
+          source: a path, rows (worker, start, finish) or a mapping of these columns, as
+            :func:`read_jobs` takes them; times in any unit.
+          size: arrivals per commit, >= 1.
+
+        Returns:
+          A timeline from the earliest start, at 0, to the last finish.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          ImportError: if the file is Parquet and pyarrow is not installed.
+          TypeError: if an argument is of the wrong kind.
+          ValueError: if ``size`` is out of range, or the jobs are not as they should be.
+
+        Example:
+          >>> rows = [("a", 0.0, 1.0), ("b", 0.0, 2.5), ("a", 1.0, 2.0)]
+          >>> timeline = Timeline.from_trace(rows)
+          >>> timeline.worker, timeline.staleness
+          (array([0, 0, 1], dtype=int32), array([0, 0, 2], dtype=int32))
+        """
+        return cls(**trace_columns(source, size), lost=LostJobs.none())
+
+    @classmethod
+    def from_staleness(cls, staleness: Any, *, column: int | str | None = None) -> Self:
+        """Makes a timeline of given staleness, without a clock.
+
+        Row i commits at time ``i + 1``, at weight 1, what was computed on version
+        ``i - staleness[i]``, from the time at which that was made. The lowest worker that is free
+        computes it: there are as many workers as jobs in flight at most.
+
+        Args:
+          staleness: integers, ``0 <= staleness[i] <= i``, ``[num_commits]``, such as
+            :func:`uniform_staleness` draws; or a path to a CSV file with one per line, with or
+            without a header.
+          column: which column of the file, by its name in the header or its index from 0; it may
+            be left out if there is only one.
+
+        Returns:
+          A timeline.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          TypeError: if ``staleness`` is not made of integers.
+          ValueError: if there is none, or naming the first row, counted from 0, that cannot be.
+
+        Example:
+          >>> timeline = Timeline.from_staleness([0, 1, 1, 0])
+          >>> timeline.read_version, timeline.worker
+          (array([0, 0, 1, 3], dtype=int32), array([0, 1, 0, 0], dtype=int32))
+        """
+        return cls(**staleness_columns(staleness, column), lost=LostJobs.none())
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Self:
+        """Reads a timeline that :meth:`save` wrote, equal to the bit.
+
+        Args:
+          path: a ``.npz`` or ``.parquet`` file.
+
+        Returns:
+          The timeline, verified.
+
+        Raises:
+          FileNotFoundError: if there is no such file.
+          ImportError: if it is Parquet and pyarrow is not installed.
+          ValueError: if it is damaged, no timeline, or of another schema version.
+        """
+        fields = load_fields(path)
+        phases = fields.pop("phases")
+        try:
+            timeline = cls(
+                **fields | {"lost": LostJobs(**fields["lost"])},
+                phases=phases and Phases(**phases),
+            )
+            timeline.verify()
+        except ValueError as error:
+            raise ValueError(f"{path} is not a valid timeline: {error}") from error
+        return timeline
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the timeline to a file, whole or, if that fails, not at all.
+
+        Args:
+          path: ends in ``.npz`` or ``.parquet``; a file that is there is replaced.
+
+        Raises:
+          ImportError: if it is Parquet and pyarrow is not installed.
+          OSError: if the file cannot be written; what was there is as it was.
+          ValueError: if the ending is another.
+
+        Example:
+          >>> import pathlib, tempfile
+          >>> with tempfile.TemporaryDirectory() as folder:
+          ...     path = pathlib.Path(folder) / "timeline.npz"
+          ...     Timeline.from_staleness([0, 1]).save(path)
+          ...     Timeline.load(path)
+          Timeline(2 workers, 2 arrivals, 2 commits, end_time=2)
+        """
+        save_timeline(self, path)
 
     def __repr__(self) -> str:
         return (

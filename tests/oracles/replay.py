@@ -42,17 +42,17 @@ def replay(model, rule, timeline, key, x0, noise=None):
     _, job_key = jax.random.split(key)
     x, versions, losses = x0, [x0], []
     served = [x0]  # what a worker that reads a version computes on
-    for i in range(timeline.num_arrivals):
-        if not timeline.accepted[i]:
-            continue
+    rows = np.append(np.flatnonzero(timeline.accepted), timeline.num_arrivals)
+    for i, following in zip(rows, rows[1:], strict=False):
         stale = served[timeline.read_version[i]]
-        batch_key, _, noise_key = jax.random.split(jax.random.fold_in(job_key, i), 3)
+        batch_key, _, noise_key = jax.random.split(jax.random.fold_in(job_key, int(i)), 3)
         loss, g = model.loss_and_gradient(stale, model.rows(batch_key))
         if noise is not None:
             g = g + noise(noise_key)
         losses.append(loss)
         tau = int(timeline.version[i] - timeline.read_version[i])
-        commit = bool(timeline.commit[i])
+        # A row that is not accepted may commit what was gathered before it.
+        commit = bool(timeline.commit[i:following].any())
         worker, weight = int(timeline.worker[i]), float(timeline.weight[i])
         x = rule.step(x, g, stale, tau, worker, weight, commit)
         if commit:

@@ -76,8 +76,9 @@ class _TrialPolicy(Policy):
         self._trials = self._successes = 0
         if not commit:  # nothing to commit: everyone's version is still the current one
             return Decision(start=free)
-        others = [other for other in self._crew.present if other not in free]
-        return Decision(accept, self._weight, True, [*free, *others], others)
+        everyone = list(self._crew.present)
+        others = [other for other in everyone if other not in free]
+        return Decision(accept, self._weight, True, everyone, others)
 
 
 def mindflayer(

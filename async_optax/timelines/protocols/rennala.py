@@ -45,8 +45,10 @@ class _FreshPolicy(Policy):
         if self._gathered < self._batch_size:
             return Decision(True, 1 / self._batch_size, start=(worker,))
         self._gathered = 0
-        others = self._crew.others(worker) if self._stop else []
-        return Decision(True, 1 / self._batch_size, True, [worker, *others], others)
+        if not self._stop:
+            return Decision(True, 1 / self._batch_size, True, (worker,))
+        everyone, others = list(self._crew.present), self._crew.others(worker)
+        return Decision(True, 1 / self._batch_size, True, everyone, others)
 
     def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:
         self._crew.leave(worker)

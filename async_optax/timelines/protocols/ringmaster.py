@@ -65,6 +65,7 @@ class _StoppingPolicy(Policy):
         while self._oldest and self._oldest[0][0] < self._version - self._max_staleness:
             read, other = self._oldest.popleft()
             if self._read.get(other) == read:
+                del self._read[other]  # once: who left and came back is on the list twice
                 stopped.append(other)
         for restarted in (worker, *stopped):
             self._reads(restarted, self._version)

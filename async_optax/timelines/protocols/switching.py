@@ -98,6 +98,7 @@ class _SwitchingPolicy(Policy):
             return self._hand_over(decision)
         for worker in decision.abort:
             self._reads.pop(worker, None)
+            self._held.pop(worker, None)
             self._idle[worker] = None
         self._start(decision.start)
         return decision
@@ -109,6 +110,7 @@ class _SwitchingPolicy(Policy):
             aborted = list(self._reads)
         for worker in aborted:
             del self._reads[worker]
+            self._held.pop(worker, None)
             self._idle[worker] = None
         self._until, self._policy = self._stages.pop(0)
         running = {worker: self._version - reads[0] for worker, reads in self._reads.items()}

@@ -170,9 +170,9 @@ def token_control(global_batch: int, tolerance: int = 4) -> TokenControl:
     ``sum(g) / M`` over those with ``version - token <= tolerance``; the divisor stays M. So the
     learning rate of a synchronous run with M workers needs no tuning anew.
 
-    The timeline records both measures: ``data_staleness`` (version minus token, negative for
-    who is ahead of the ideal order) and ``staleness`` (version minus version read). An arrival without weight is not accepted,
-    unless it completes the batch.
+    The timeline records both measures: ``staleness`` (version minus version read) and
+    ``data_staleness`` (version minus token, negative for who is ahead of the ideal order). An
+    arrival without weight is not accepted, unless it completes the batch.
 
     Args:
       global_batch: M, gradients per commit, >= 1.

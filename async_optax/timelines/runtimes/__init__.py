@@ -1,5 +1,6 @@
 """Runtime models: how long a worker takes for a job, and when it is there."""
 
+from async_optax.timelines.runtimes.empirical import empirical
 from async_optax.timelines.runtimes.laws import (
     deterministic,
     exponential,
@@ -15,6 +16,7 @@ from async_optax.timelines.runtimes.model import RuntimeModel
 __all__ = [
     "RuntimeModel",
     "deterministic",
+    "empirical",
     "exponential",
     "gamma",
     "half_normal",

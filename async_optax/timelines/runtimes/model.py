@@ -11,7 +11,7 @@ from async_optax.timelines.runtimes.speeds import Speeds
 from async_optax.timelines.runtimes.streams import COMPUTE, DOWNTIME, MACHINES, UPTIME, stream
 from async_optax.validation import require_count, require_seed
 
-_FIRST_BLOCK, _LARGEST_BLOCK = 4, 256  # draws per call of a quantile: amortises its overhead
+_FIRST_BLOCK, _LARGEST_BLOCK = 4, 64  # draws per call of a quantile: amortises its overhead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +119,7 @@ class RuntimeModel:
         """
         require_law("law", law)
         name = f"{self.name}.with_machines({law.name})"
-        return dataclasses.replace(self, name=name, machines=(*self.machines, law))
+        return dataclasses.replace(self, name=name, machines=(*self.machines, law, *law.machines))
 
     def with_transfers(
         self, *, download: "RuntimeModel | None" = None, upload: "RuntimeModel | None" = None

@@ -4,6 +4,7 @@ import numpy as np
 
 # What a stream is for. The numbers are part of what a seed means: never reuse or reorder them.
 MACHINES, COMPUTE, DOWNLOAD, UPLOAD, SERVER, UPTIME, DOWNTIME, ASSIGNMENT, VISITORS = range(9)
+STALENESS = 9
 
 
 def stream(seed: int, *path: int) -> np.random.Generator:
