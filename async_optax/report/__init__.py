@@ -1,6 +1,14 @@
 """Reports: tables, pictures and files. Needs the extra ``experiments``."""
 
+from async_optax.report.cluster import (
+    comparison_legend,
+    comparison_table,
+    describe_facts,
+    write_comparison,
+)
+from async_optax.report.cluster_plots import plot_comparison, typical_timelines
 from async_optax.report.files import all_or_nothing, require_writable
+from async_optax.report.gantt import draw_timeline
 from async_optax.report.methods import (
     MethodDescription,
     describe_method,
@@ -8,6 +16,7 @@ from async_optax.report.methods import (
     methods_page,
 )
 from async_optax.report.plots import plot_accuracy, plot_robustness, save_figure
+from async_optax.report.staleness import plot_staleness
 from async_optax.report.summary import (
     describe_divergence,
     format_rate,
@@ -16,12 +25,16 @@ from async_optax.report.summary import (
     standings_table,
     write_summary,
 )
-from async_optax.report.timelines import draw_timeline, plot_timelines
+from async_optax.report.timelines import plot_timelines
+from async_optax.report.utilisation import plot_utilisation
 
 __all__ = [
     "MethodDescription",
     "all_or_nothing",
+    "comparison_legend",
+    "comparison_table",
     "describe_divergence",
+    "describe_facts",
     "describe_method",
     "draw_timeline",
     "format_parameter",
@@ -29,11 +42,16 @@ __all__ = [
     "legend",
     "methods_page",
     "plot_accuracy",
+    "plot_comparison",
     "plot_robustness",
+    "plot_staleness",
     "plot_timelines",
+    "plot_utilisation",
     "require_writable",
     "rows",
     "save_figure",
     "standings_table",
+    "typical_timelines",
+    "write_comparison",
     "write_summary",
 ]

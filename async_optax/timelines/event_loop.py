@@ -82,9 +82,10 @@ class EventLoop:
         self._begin()
         events, jobs, heappop = self._events, self._jobs, heapq.heappop
         while events and events[0][0] <= max_time:
-            self._time, kind, order, worker = heappop(events)
+            time, kind, order, worker = heappop(events)
             if kind <= _TIMEOUT and jobs[worker][0] != order:
                 continue  # of a job that is gone
+            self._time = time
             if kind == _ARRIVAL:
                 released = self._arrive(worker)
                 if released:
@@ -101,8 +102,10 @@ class EventLoop:
             if self._version == num_commits:
                 break
             self._fruitless += 1
-            if self._fruitless > self._max_fruitless or len(events) > self._max_events:
-                self._check_progress()
+            if self._fruitless > self._max_fruitless:
+                self._raise_stall(f"no arrival was accepted in the last {self._fruitless} events")
+            if len(events) > self._max_events:
+                self._forget_jobs_that_are_gone()
         self._check_end(num_commits, max_time)
         return self._table(self._time if num_commits else max_time)
 
@@ -186,9 +189,11 @@ class EventLoop:
 
     def _release(self, workers: Sequence[int]) -> None:
         """Handles arrivals that were put aside, and those that they release in turn."""
-        pending = collections.deque(workers)
+        pending = collections.deque((worker, self._jobs[worker]) for worker in workers)
         while pending and self._version != self._num_commits:
-            pending.extend(self._arrive(pending.popleft()))
+            worker, job = pending.popleft()
+            if self._jobs[worker] is job:  # neither thrown away nor handled since
+                pending.extend((other, self._jobs[other]) for other in self._arrive(worker))
 
     def _add_row(self, worker: int, job: _Job, decision: Decision) -> None:
         accept, weight, commit, _, _, token, _, _ = decision
@@ -241,34 +246,32 @@ class EventLoop:
         self._absent_time[worker] += self._time - self._away_since[worker]
         self._follow(worker, self._policy.on_join(worker, self._time))
 
-    def _check_progress(self) -> None:
-        if len(self._events) > self._max_events:  # mostly of jobs that are gone
-            self._events[:] = [
-                event
-                for event in self._events
-                if event[1] > _TIMEOUT or self._jobs[event[3]][0] == event[2]
-            ]
-            heapq.heapify(self._events)
-        if self._fruitless > self._max_fruitless:
-            raise ValueError(
-                f"{self._name} stalls at time {self._time:.6g} after {self._version} commits: no "
-                f"arrival was accepted in the last {self._max_fruitless} events"
-            )
+    def _forget_jobs_that_are_gone(self) -> None:
+        self._events[:] = [
+            event
+            for event in self._events
+            if event[1] > _TIMEOUT or self._jobs[event[3]][0] == event[2]
+        ]
+        heapq.heapify(self._events)
 
     def _check_end(self, num_commits: int | None, max_time: float) -> None:
-        if self._version == num_commits or (num_commits is None and self._events):
-            if not self._rows:
-                raise ValueError(
-                    f"nothing arrives before max_time={max_time:g}: the first job takes until "
-                    f"{self._events[0][0]:.4g}"
-                )
-            return
-        wanted = "" if num_commits is None else f" of {num_commits}"
-        there = sum(self._present)
-        left = f"all {there} workers that are there wait" if there else "no worker is left"
+        self._forget_jobs_that_are_gone()
+        if self._version != num_commits and (num_commits is not None or not self._events):
+            there = sum(self._present)
+            self._raise_stall(
+                f"all {there} workers that are there wait" if there else "no worker is left"
+            )
+        if not len(self._rows):
+            raise ValueError(
+                f"nothing arrives before max_time={max_time:g}: the first job takes until "
+                f"{self._events[0][0]:.4g}"
+            )
+
+    def _raise_stall(self, reason: str) -> None:
+        wanted = "" if self._num_commits is None else f" of {self._num_commits}"
         raise ValueError(
             f"{self._name} stalls at time {self._time:.6g} after {self._version}{wanted} commits: "
-            f"{left}"
+            f"{reason}"
         )
 
     def _table(self, end_time: float) -> Timeline:

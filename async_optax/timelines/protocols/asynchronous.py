@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from async_optax.timelines.protocols.draws import uniforms
 from async_optax.timelines.protocols.policy import Crew, Decision, Policy, require_workers
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
-from async_optax.timelines.runtimes.streams import ASSIGNMENT, stream
 from async_optax.validation import require_choice, require_count
-
-_BLOCK = 4096  # draws at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,24 +29,18 @@ class Asynchronous:
         require_workers(num_workers)
         if self.assignment == "immediate":
             return UncoupledPolicy(1)
-        uniforms = _uniforms(seed)
+        draws = uniforms(seed)
         turns = (
-            _shuffled(num_workers, uniforms)
+            _shuffled(num_workers, draws)
             if self.assignment == "shuffled"
-            else (int(num_workers * draw) for draw in uniforms)
+            else (int(num_workers * draw) for draw in draws)
         )
         return _AssigningPolicy(turns, self.concurrency or num_workers)
 
 
-def _uniforms(seed: int) -> Iterator[float]:
-    draws = stream(seed, ASSIGNMENT)
+def _shuffled(num_workers: int, draws: Iterator[float]) -> Iterator[int]:
     while True:
-        yield from draws.random(_BLOCK).tolist()
-
-
-def _shuffled(num_workers: int, uniforms: Iterator[float]) -> Iterator[int]:
-    while True:
-        keys = [next(uniforms) for _ in range(num_workers)]
+        keys = [next(draws) for _ in range(num_workers)]
         yield from sorted(range(num_workers), key=keys.__getitem__)
 
 

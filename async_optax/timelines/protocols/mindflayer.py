@@ -91,12 +91,15 @@ def mindflayer(
     All compute on the server's current version. A trial is a job that arrives, or that its
     worker throws away after ``time_limit``, and either way the worker tries anew at once. After
     ``batch_size`` trials the server commits ``sum(g) / (batch_size * success_probability)`` over
-    those that arrived, and restarts everyone. If none did, it commits nothing and counts afresh.
+    those that arrived, and restarts everyone. If none did, it commits nothing and counts afresh. A
+    job that is lost with its worker is a trial that failed.
 
     Args:
-      time_limit: from a job's start to its arrival, > 0; one for all, or one per worker.
+      time_limit: from a job's start until it is sent, > 0; one for all, or one per worker.
       batch_size: B, trials per commit, >= 1; ``None`` is the number of workers.
-      success_probability: of a trial, in (0, 1], to correct the mean for the failed ones.
+      success_probability: of a trial, in (0, 1], to correct the mean for the failed ones. With
+        several workers, short jobs finish more often before the batch is full: then the share of
+        trials that arrive is larger than the probability that one does.
 
     Returns:
       A protocol.

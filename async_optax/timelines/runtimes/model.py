@@ -138,13 +138,15 @@ class RuntimeModel:
 
         Raises:
           TypeError: if one is not a runtime model.
-          ValueError: if one has transfers, a server, speeds or failures of its own.
+          ValueError: if one has transfers, a server, speeds or failures of its own, or the model
+            has what this adds already.
 
         Example:
           >>> from async_optax import runtimes
           >>> runtimes.gamma().with_transfers(upload=runtimes.exponential(0.1)).name
           'gamma(mean=1, cv=0.1).with_transfers(upload=exponential(mean=0.1))'
         """
+        self._require_without("transfers", self.download, self.upload)
         given = {k: v for k, v in {"download": download, "upload": upload}.items() if v is not None}
         for name, law in given.items():
             require_law(name, law)
@@ -167,13 +169,15 @@ class RuntimeModel:
 
         Raises:
           TypeError: if ``law`` is not a runtime model.
-          ValueError: if it has transfers, a server, speeds or failures of its own.
+          ValueError: if it has transfers, a server, speeds or failures of its own, or the model
+            has a server already.
 
         Example:
           >>> from async_optax import runtimes
           >>> runtimes.gamma().with_server(runtimes.deterministic(0.01)).name
           'gamma(mean=1, cv=0.1).with_server(deterministic(0.01))'
         """
+        self._require_without("a server", self.server)
         require_law("law", law)
         return dataclasses.replace(self, name=f"{self.name}.with_server({law.name})", server=law)
 
@@ -197,7 +201,8 @@ class RuntimeModel:
           A runtime model.
 
         Raises:
-          ValueError: if the numbers are out of range or do not fit together.
+          ValueError: if the numbers are out of range or do not fit together, or the model has
+            speeds already.
 
         Example:
           >>> from async_optax import runtimes
@@ -205,6 +210,7 @@ class RuntimeModel:
           >>> model.speeds.finish(worker=0, start=0.0, work=2.0)  # half of it at half the speed
           3.0
         """
+        self._require_without("speeds", self.speeds)
         drift = Speeds.make(times, speeds, period)
         return dataclasses.replace(
             self, name=f"{self.name}.with_speeds({drift.name})", speeds=drift
@@ -224,7 +230,8 @@ class RuntimeModel:
 
         Raises:
           TypeError: if one is not a runtime model.
-          ValueError: if one has transfers, a server, speeds or failures of its own.
+          ValueError: if one has transfers, a server, speeds or failures of its own, or the model
+            has what this adds already.
 
         Example:
           >>> from async_optax import runtimes
@@ -234,6 +241,7 @@ class RuntimeModel:
           >>> model.name
           'gamma(mean=1, cv=0.1).with_failures(exponential(mean=100), deterministic(5.0))'
         """
+        self._require_without("failures or availability", self.availability)
         require_law("up", up)
         if down is not None:
             require_law("down", down)
@@ -259,8 +267,8 @@ class RuntimeModel:
           A runtime model.
 
         Raises:
-          ValueError: if intervals are empty, overlap, or are out of order; when used, if a
-            worker does not exist.
+          ValueError: if intervals are empty, overlap, or are out of order, or the model has
+            failures already; when used, if a worker does not exist.
 
         Example:
           >>> from async_optax import runtimes
@@ -268,12 +276,18 @@ class RuntimeModel:
           >>> list(model.availability.spans(2, 0).of(1))
           [(5.0, 9.0)]
         """
+        self._require_without("failures or availability", self.availability)
         given = Given.checked(intervals)
         return dataclasses.replace(
             self,
             name=f"{self.name}.with_availability({len(given.intervals)} workers)",
             availability=Availability(given.for_workers),
         )
+
+    def _require_without(self, what: str, *parts: Any) -> None:
+        """Raises if a part is there already: nothing that was asked for is dropped in silence."""
+        if any(part is not None for part in parts):
+            raise ValueError(f"{self.name} has {what} already: give them at once")
 
 
 def require_law(name: str, law: Any) -> None:
