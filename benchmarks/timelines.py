@@ -54,7 +54,7 @@ CASES = {
     "round_robin": (protocols.round_robin(), EXPONENTIAL, 1, EVENT_LOOP),
 }
 GROWTH = (10, 100, 1000, 10_000, 100_000)
-GROWTH_CASES = ("asynchronous", "buffered(100)", "bounded_staleness(4)", "ringmaster(2000)")
+GROWTH_CASES = ("asynchronous", "buffered(100)", "bounded_staleness(4)", "asynchronous(uniform)")
 EXPONENTS = (0.0, 0.5, 1.0, 2.0)
 THEORY_WORKERS = 100
 

@@ -1,8 +1,8 @@
 """The event loop: handles what happens on workers and server in the order of time."""
 
 import collections
-import heapq
 from collections.abc import Callable, Iterator, Sequence
+from heapq import heapify, heappop, heappush
 
 import numpy as np
 
@@ -74,13 +74,14 @@ class EventLoop:
         names += ["token"] * policy.issues_tokens
         self._issues_tokens = policy.issues_tokens
         self._rows = Rows(names)
+        self._add_row = self._rows.append
         self._lost = Rows(["worker", "start_time", "stop_time", "reason"])
 
     def run(self, num_commits: int | None, max_time: float) -> Timeline:
         """Runs until that many commits, or that time, and returns the table."""
         self._num_commits = num_commits
         self._begin()
-        events, jobs, heappop = self._events, self._jobs, heapq.heappop
+        events, jobs = self._events, self._jobs
         while events and events[0][0] <= max_time:
             time, kind, order, worker = heappop(events)
             if kind <= _TIMEOUT and jobs[worker][0] != order:
@@ -94,18 +95,13 @@ class EventLoop:
                 self._queue_at_server(worker, order)
             elif kind == _TIMEOUT:
                 self._lose(worker, Reason.EXPIRED)
-                self._follow(worker, self._policy.on_timeout(worker, self._time))
+                self._follow(worker, self._policy.on_timeout(worker, time))
             elif kind == _LEAVE:
                 self._leave(worker)
             else:
                 self._join(worker)
             if self._version == num_commits:
                 break
-            self._fruitless += 1
-            if self._fruitless > self._max_fruitless:
-                self._raise_stall(f"no arrival was accepted in the last {self._fruitless} events")
-            if len(events) > self._max_events:
-                self._forget_jobs_that_are_gone()
         self._check_end(num_commits, max_time)
         return self._table(self._time if num_commits else max_time)
 
@@ -128,7 +124,7 @@ class EventLoop:
             self._push(leave, _LEAVE, worker)
 
     def _push(self, time: float, kind: int, worker: int) -> None:
-        heapq.heappush(self._events, (time, kind, self._order, worker))
+        heappush(self._events, (time, kind, self._order, worker))
         self._order += 1
 
     def _start(self, workers: Sequence[int]) -> None:
@@ -154,11 +150,11 @@ class EventLoop:
             job = order, read_version, start, begin, *self._stages(worker, begin)
             self._jobs[worker] = job
             arrives = job[-1]
-            if self._limits and arrives - begin > self._limits[worker]:
-                arrives, kind = begin + self._limits[worker], _TIMEOUT
-            elif self._serve:
+            if self._serve:
                 kind = _SENT
-        heapq.heappush(self._events, (arrives, kind, order, worker))
+        if self._limits and arrives - begin > self._limits[worker]:
+            arrives, kind = begin + self._limits[worker], _TIMEOUT
+        heappush(self._events, (arrives, kind, order, worker))
 
     def _stages(self, worker: int, begin: float) -> tuple[float, float, float]:
         """Returns when a job computes, uploads and is sent."""
@@ -170,22 +166,34 @@ class EventLoop:
     def _queue_at_server(self, worker: int, order: int) -> None:
         assert self._serve is not None
         self._server_free = max(self._time, self._server_free) + self._serve()
-        heapq.heappush(self._events, (self._server_free, _ARRIVAL, order, worker))
+        heappush(self._events, (self._server_free, _ARRIVAL, order, worker))
 
     def _arrive(self, worker: int) -> Sequence[int]:
         """The server handles an arrival; returns whose arrivals, put aside, it handles next."""
-        job = self._jobs[worker]
-        decision = self._policy.on_arrival(worker, self._version - job[1], self._time)
-        if decision.hold:
+        job, version, time = self._jobs[worker], self._version, self._time
+        decision = self._policy.on_arrival(worker, version - job[1], time)
+        accept, weight, commit, start, abort, token, hold, release = decision
+        if hold:
             return ()
-        self._add_row(worker, job, decision)
-        if decision.accept:
+        row: tuple[float, ...] = worker, job[1], version, job[2], time, weight, accept, commit
+        if self._staged:
+            row += job[3:]
+        if self._issues_tokens:
+            row += (token,)
+        self._add_row(row)
+        if accept:
             self._fruitless = 0
+        else:
+            self._count_fruitless()
         self._jobs[worker] = _IDLE
         if self._queues and self._queues[worker]:
             self._launch(worker, *self._queues[worker].popleft())
-        self._obey(decision)
-        return decision.release
+        if commit:
+            self._version = version + 1
+        if abort:
+            self._abort(abort)
+        self._start(start)
+        return release
 
     def _release(self, workers: Sequence[int]) -> None:
         """Handles arrivals that were put aside, and those that they release in turn."""
@@ -195,43 +203,40 @@ class EventLoop:
             if self._jobs[worker] is job:  # neither thrown away nor handled since
                 pending.extend((other, self._jobs[other]) for other in self._arrive(worker))
 
-    def _add_row(self, worker: int, job: _Job, decision: Decision) -> None:
-        accept, weight, commit, _, _, token, _, _ = decision
-        row = (worker, job[1], self._version, job[2], self._time, weight, accept, commit)
-        if self._staged:
-            row += job[3:]  # type: ignore[assignment]
-        if self._issues_tokens:
-            row += (token if token >= 0 else job[1],)  # type: ignore[assignment]
-        self._rows.append(*row)
-
-    def _obey(self, decision: Decision) -> None:
-        """What follows from any decision."""
-        if decision.commit:
-            self._version += 1
-        for other in decision.abort:
-            self._lose(other, Reason.ABORTED)
-        self._start(decision.start)
-
     def _follow(self, worker: int, decision: Decision) -> None:
-        """What follows if nothing has arrived: a commit then has a row of its own."""
+        """Does what was decided when nothing arrived: a commit then has a row of its own."""
+        self._count_fruitless()
         if decision.commit:
-            now = self._time
-            notice = -1, self._version, now, now, now, now, now
-            self._add_row(worker, notice, decision._replace(accept=False))
-        self._obey(decision)
+            now, version = self._time, self._version
+            row = worker, version, version, now, now, 0.0, False, True
+            self._add_row(row + (now,) * 4 * self._staged + (version,) * self._issues_tokens)
+            self._version += 1
+        self._abort(decision.abort)
+        self._start(decision.start)
         self._release(decision.release)
+
+    def _abort(self, workers: Sequence[int]) -> None:
+        for worker in workers:
+            self._lose(worker, Reason.ABORTED)
+        if len(self._events) > self._max_events:
+            self._forget_jobs_that_are_gone()
+
+    def _count_fruitless(self) -> None:
+        self._fruitless += 1
+        if self._fruitless > self._max_fruitless:
+            self._raise_stall(f"no arrival was accepted in the last {self._fruitless} events")
 
     def _lose(self, worker: int, reason: Reason) -> int:
         """Throws away what the worker has, running and queued; returns how many jobs."""
         job = self._jobs[worker]
         if job is _IDLE:
             return 0
-        self._lost.append(worker, job[3], min(self._time, job[-1]), reason)
+        self._lost.append((worker, job[3], min(self._time, job[-1]), reason))
         self._jobs[worker] = _IDLE
         queued = len(self._queues[worker]) if self._queues else 0
         for _ in range(queued):
             self._queues[worker].popleft()
-            self._lost.append(worker, self._time, self._time, reason)
+            self._lost.append((worker, self._time, self._time, reason))
         return 1 + queued
 
     def _leave(self, worker: int) -> None:
@@ -252,7 +257,7 @@ class EventLoop:
             for event in self._events
             if event[1] > _TIMEOUT or self._jobs[event[3]][0] == event[2]
         ]
-        heapq.heapify(self._events)
+        heapify(self._events)
 
     def _check_end(self, num_commits: int | None, max_time: float) -> None:
         self._forget_jobs_that_are_gone()

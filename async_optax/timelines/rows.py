@@ -36,7 +36,7 @@ class Rows:
     Example:
       >>> rows = Rows(["worker", "time", "commit"])
       >>> for worker in range(3):
-      ...     rows.append(worker, worker / 2, worker == 1)
+      ...     rows.append((worker, worker / 2, worker == 1))
       >>> rows.columns()["time"]
       array([0. , 0.5, 1. ])
     """
@@ -52,9 +52,9 @@ class Rows:
     def __len__(self) -> int:
         return self._unpacked + len(self._packed) // self._dtype.itemsize
 
-    def append(self, *values: float) -> None:
+    def append(self, row: tuple[float, ...]) -> None:
         """Adds a row; values in the order of the columns."""
-        self._packed += self._pack(*values)
+        self._packed += self._pack(*row)
         if len(self._packed) > _BLOCK_BYTES:
             self._unpack()
 
