@@ -137,7 +137,7 @@ def rennala_theory(times, batch_size):
 
 
 def harmonic_bound(times, number):
-    """min over m of (number + m) / sum over the m fastest of 1 / tau_i, and the m that attains it."""
+    """Least (number + m) / sum over the m fastest of 1 / tau_i, and the m that attains it."""
     times = np.sort(times)
     fastest = np.arange(1, len(times) + 1)
     bounds = (number + fastest) / np.cumsum(1 / times)

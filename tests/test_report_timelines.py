@@ -53,13 +53,14 @@ def test_the_legend_shows_what_occurs(protocol, model, expected, tmp_path):
     assert (tmp_path / "timelines.png").stat().st_size > 3000
 
 
-def test_what_cannot_be_told_is_not_invented():
-    """Worker 0 waits in every round and is away from 10 to 12; when, a timeline does not say."""
+def test_waiting_and_being_away_are_told_apart():
     model = R.deterministic([1.0, 4.0]).with_availability({0: [(0.0, 10.0), (12.0, np.inf)]})
-    assert "waits or is away" in drawn(timeline_of(P.synchronous(), model, 2))
+    assert drawn(timeline_of(P.synchronous(), model, 2)) >= {"waits", "away"}
     joins_late = R.deterministic([1.0, 4.0]).with_availability({0: [(12.0, np.inf)]})
     timeline = timeline_of(P.bounded_staleness(0), joins_late, 2)
     assert drawn(timeline) == {"computes", "waits", "away"}
+    never_idle = timeline_of(P.asynchronous(), joins_late, 2)
+    assert drawn(never_idle) == {"computes", "away"}
 
 
 def test_many_workers_are_thinned_out_evenly():

@@ -25,8 +25,8 @@ _STYLES: dict[str, dict[str, Any]] = {
     "lost with its worker": {"facecolor": "#F6DDEA", "edgecolor": "#CC79A7", "hatch": "xxxx"},
     "waits": {"facecolor": "#DDDDDD", "edgecolor": "none"},
     "away": {"facecolor": "white", "edgecolor": "#BBBBBB", "hatch": "...."},
-    "waits or is away": {"facecolor": "#EEEEEE", "edgecolor": "#BBBBBB", "hatch": "...."},
 }
+_WAITS = "waits"
 KINDS = (*_STYLES, COMMITS)
 _REASONS = {
     Reason.UNFINISHED: "computes",
@@ -42,11 +42,8 @@ def draw_timeline(axes: Any, timeline: Timeline, until: float) -> dict[str, Any]
 
     Lost jobs have their reason; those that still run at the end of the timeline compute. Lost
     jobs, and those, are not split into transfers and computation. Grey is waiting, for others or
-    for the server. A timeline knows how long a worker was away, not when: gaps between its jobs
-    are drawn as away where their lengths leave no choice (if all of them, or those that follow a
-    failure or come first, add up to its absence), else as waiting or being away. Of more than 40
-    workers, 40 are drawn, evenly chosen. Where all that is accepted commits, or more than 200
-    commits are made, there are no lines: they would hide the jobs.
+    for the server. Of more than 40 workers, 40 are drawn, evenly chosen. Where all that is accepted
+    commits, or more than 200 commits are made, there are no lines: they would hide the jobs.
 
     Args:
       axes: of Matplotlib.
@@ -60,18 +57,19 @@ def draw_timeline(axes: Any, timeline: Timeline, until: float) -> dict[str, Any]
     shown = shown_workers(timeline.num_workers)
     row = np.full(timeline.num_workers, -1)
     row[shown] = np.arange(len(shown))
-    bars = _jobs(timeline)
-    for kind, gap in _gaps(timeline, shown):
-        bars[kind].append(gap)
+    bars, covered = _jobs(timeline), np.zeros(len(shown))
     handles: dict[str, Any] = {}
-    for kind, style in _STYLES.items():
-        if not bars[kind]:
-            continue
-        worker, start, end = (np.concatenate(column) for column in zip(*bars[kind], strict=True))
+    axes.barh(np.arange(len(shown)), until, height=_HEIGHT, color=_STYLES[_WAITS]["facecolor"])
+    for kind, parts in bars.items():
+        worker, start, end = (np.concatenate(column) for column in zip(*parts, strict=True))
         seen = (row[worker] >= 0) & (start < until) & (end > start)
         if seen.any():
-            _draw_bars(axes, row[worker[seen]], start[seen], np.minimum(end[seen], until), style)
-            handles[kind] = Patch(**style | {"linewidth": 0})
+            rows, start, end = row[worker[seen]], start[seen], np.minimum(end[seen], until)
+            _draw_bars(axes, rows, start, end, _STYLES[kind])
+            handles[kind] = Patch(**_STYLES[kind] | {"linewidth": 0})
+            covered += np.bincount(rows, end - start, minlength=len(shown))
+    if (covered < until * (1 - 1e-9)).any():
+        handles[_WAITS] = Patch(**_STYLES[_WAITS])
     if not describe_commits(timeline, until):
         commits = timeline.commit_times[timeline.commit_times <= until]
         axes.vlines(commits, -0.5, len(shown) - 0.5, color=_COMMIT, linewidth=1.5)
@@ -118,12 +116,12 @@ def _draw_bars(
 
 
 def _jobs(timeline: Timeline) -> dict[str, _Bars]:
-    """All bars of jobs, by what they show."""
-    bars: dict[str, _Bars] = {kind: [] for kind in _STYLES}
+    """All bars, by what they show; no two of a worker overlap."""
     compute, upload = timeline.begin_time, timeline.sent_time
+    bars: dict[str, _Bars] = {}
     if timeline.phases is not None:
         compute, upload = timeline.phases.compute, timeline.phases.upload
-        bars["transfers"] += [
+        bars["transfers"] = [
             (timeline.worker, timeline.begin_time, compute),
             (timeline.worker, upload, timeline.sent_time),
         ]
@@ -131,46 +129,12 @@ def _jobs(timeline: Timeline) -> dict[str, _Bars]:
         ("computes", timeline.accepted),
         ("computes, but is rejected", ~timeline.accepted),
     ):
-        bars[kind].append((timeline.worker[rows], compute[rows], upload[rows]))
-    lost = timeline.lost
+        bars[kind] = [(timeline.worker[rows], compute[rows], upload[rows])]
+    lost, absences = timeline.lost, timeline.absences
     for reason, kind in _REASONS.items():
         rows = lost.reason == reason
-        bars[kind].append((lost.worker[rows], lost.start_time[rows], lost.stop_time[rows]))
+        part = lost.worker[rows], lost.start_time[rows], lost.stop_time[rows]
+        bars.setdefault(kind, []).append(part)
+    if absences is not None:
+        bars["away"] = [(absences.worker, absences.start_time, absences.stop_time)]
     return bars
-
-
-def _gaps(
-    timeline: Timeline, shown: np.ndarray
-) -> list[tuple[str, tuple[np.ndarray, np.ndarray, np.ndarray]]]:
-    """The times between jobs of the workers shown, and what they are."""
-    lost, end_time = timeline.lost, timeline.end_time
-    worker = np.concatenate([timeline.worker, lost.worker])
-    begin = np.concatenate([timeline.begin_time, lost.start_time])
-    end = np.concatenate([timeline.sent_time, lost.stop_time])
-    failed = np.concatenate([np.zeros(timeline.num_arrivals, bool), lost.reason == Reason.FAILED])
-    order = np.lexsort((end, begin, worker))
-    order = order[end[order] > begin[order]]
-    bounds = np.searchsorted(worker[order], [shown, shown + 1])
-    found = []
-    for number, first, last in zip(shown, *bounds, strict=True):
-        jobs = order[first:last]
-        start, stop = np.append(0.0, end[jobs]), np.append(begin[jobs], end_time)
-        perhaps_away = np.append(True, failed[jobs])  # it had not come yet, or has just failed
-        long = stop - start > 1e-9 * end_time
-        start, stop, perhaps_away = start[long], stop[long], perhaps_away[long]
-        absent = 0.0 if timeline.absent_time is None else timeline.absent_time[number]
-        is_gap = np.ones(len(start), bool)
-        away = next(
-            (
-                choice
-                for choice in (~is_gap, perhaps_away, is_gap)
-                if np.isclose(np.sum((stop - start)[choice]), absent, 1e-6, 1e-6 * end_time)
-            ),
-            None,
-        )
-        kinds = [("waits or is away", is_gap)]
-        if away is not None:
-            kinds = [("waits", ~away), ("away", away)]
-        for kind, chosen in kinds:
-            found.append((kind, (np.full(chosen.sum(), number), start[chosen], stop[chosen])))
-    return found

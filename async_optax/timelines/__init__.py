@@ -3,11 +3,13 @@
 from async_optax.timelines import protocols, runtimes
 from async_optax.timelines.given_staleness import uniform_staleness
 from async_optax.timelines.open_arrivals import open_arrivals
+from async_optax.timelines.side_tables import Absences, LostJobs, Phases, Reason
 from async_optax.timelines.simulation import simulate_timeline
-from async_optax.timelines.timeline import LostJobs, Phases, Reason, Timeline
+from async_optax.timelines.timeline import Timeline
 from async_optax.timelines.traces import MeasuredJobs, read_jobs
 
 __all__ = [
+    "Absences",
     "LostJobs",
     "MeasuredJobs",
     "Phases",

@@ -10,7 +10,8 @@ from async_optax.timelines.protocols.policy import Decision, Policy
 from async_optax.timelines.rows import Rows
 from async_optax.timelines.runtimes.model import RuntimeModel
 from async_optax.timelines.runtimes.streams import COMPUTE, DOWNLOAD, SERVER, UPLOAD
-from async_optax.timelines.timeline import LostJobs, Phases, Reason, Timeline
+from async_optax.timelines.side_tables import Absences, LostJobs, Phases, Reason
+from async_optax.timelines.timeline import Timeline
 
 # Kinds of events. At equal times the lower kind comes first: who delivers just when it fails, or
 # just at its time limit, has delivered; who leaves and returns at once has left first.
@@ -61,7 +62,7 @@ class EventLoop:
         ]
         self._present = [True] * num_workers
         self._away_since = [0.0] * num_workers
-        self._absent_time = np.zeros(num_workers)
+        self._absences = Rows(["worker", "start_time", "stop_time"])
 
         self._events: list[tuple[float, int, int, int]] = []  # time, kind, order, worker
         self._max_events = 4 * num_workers + 64
@@ -179,7 +180,7 @@ class EventLoop:
         if self._staged:
             row += job[3:]
         if self._issues_tokens:
-            row += (token,)
+            row += (token if token >= 0 else job[1],)
         self._add_row(row)
         if accept:
             self._fruitless = 0
@@ -248,7 +249,7 @@ class EventLoop:
 
     def _join(self, worker: int) -> None:
         self._present[worker] = True
-        self._absent_time[worker] += self._time - self._away_since[worker]
+        self._absences.append((worker, self._away_since[worker], self._time))
         self._follow(worker, self._policy.on_join(worker, self._time))
 
     def _forget_jobs_that_are_gone(self) -> None:
@@ -284,7 +285,7 @@ class EventLoop:
         for worker in range(self._num_workers):
             self._lose(worker, Reason.UNFINISHED)
             if not self._present[worker]:
-                self._absent_time[worker] += end_time - self._away_since[worker]
+                self._absences.append((worker, self._away_since[worker], end_time))
         columns = self._rows.columns()
         phases = None
         if self._staged:
@@ -295,7 +296,7 @@ class EventLoop:
             **columns,
             lost=LostJobs(**self._lost.columns()),
             phases=phases,
-            absent_time=self._absent_time if self._spans else None,
+            absences=Absences(**self._absences.columns()) if self._spans else None,
         )
 
 

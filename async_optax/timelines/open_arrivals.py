@@ -6,7 +6,8 @@ import numpy as np
 
 from async_optax.timelines.runtimes.model import RuntimeModel, require_law
 from async_optax.timelines.runtimes.streams import VISITORS, stream
-from async_optax.timelines.timeline import LostJobs, Reason, Timeline
+from async_optax.timelines.side_tables import Absences, LostJobs, Reason
+from async_optax.timelines.timeline import Timeline
 from async_optax.timelines.traces import commit_every
 from async_optax.validation import require_count, require_number, require_seed
 
@@ -177,5 +178,14 @@ def _table(
             stop_time=np.full(len(unfinished), end_time),
             reason=np.full(len(unfinished), Reason.UNFINISHED, np.int8),
         ),
-        absent_time=end_time - (left - start),
+        absences=_before_and_after(start, left, end_time),
     )
+
+
+def _before_and_after(start: np.ndarray, left: np.ndarray, end_time: float) -> Absences:
+    """When visitors are away, who come at ``start`` and go at ``left``."""
+    worker = np.tile(np.arange(len(start), dtype=np.int32), 2)
+    begin = np.append(np.zeros(len(start)), left)
+    end = np.append(start, np.full(len(start), end_time))
+    away = end > begin
+    return Absences(worker[away], begin[away], end[away])

@@ -5,7 +5,8 @@ import numpy as np
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
 from async_optax.timelines.runtimes.model import RuntimeModel
 from async_optax.timelines.runtimes.streams import COMPUTE, stream
-from async_optax.timelines.timeline import LostJobs, Reason, Timeline
+from async_optax.timelines.side_tables import LostJobs, Reason
+from async_optax.timelines.timeline import Timeline
 
 _FIRST_DRAWS = 4  # jobs per worker from which its speed is guessed
 _SPARE = 1.02  # how many more jobs are drawn than expected, lest another round is needed

@@ -22,8 +22,9 @@ _ROWS = ("worker", "read_version", "version", "start_time", "time")
 _COLUMNS = (*_ROWS, "weight", "accepted", "commit")
 _PHASES = tuple(f"phases.{name}" for name in ("begin", "compute", "upload", "sent"))
 _LOST = tuple(f"lost.{name}" for name in ("worker", "start_time", "stop_time", "reason"))
+_ABSENCES = tuple(f"absences.{name}" for name in ("worker", "start_time", "stop_time"))
 _REQUIRED = {*_COLUMNS, *_LOST, "num_workers", "end_time"}
-_OPTIONAL = ({*_PHASES}, {"token"}, {"absent_time"})  # together or not at all
+_OPTIONAL = ({*_PHASES}, {"token"}, {*_ABSENCES})  # together or not at all
 _LARGEST = 2**31 - 1  # bytes of metadata: it carries the lost jobs
 
 
@@ -50,7 +51,7 @@ def save_timeline(timeline: "Timeline", path: str | os.PathLike[str]) -> None:
 
 
 def load_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns the fields of the timeline in a file, ``phases`` and ``lost`` as mappings."""
+    """Returns the fields of the timeline in a file, those that are tables as mappings."""
     source = existing_file(path)
     read = _format(source)[1]
     with source.open("rb") as file:
@@ -80,23 +81,26 @@ def load_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{source} is not a whole timeline: {missing} is missing, and "
             f"{', '.join(sorted(further)) or 'nothing'} is left over"
         )
-    fields: dict[str, Any] = {"phases": {}, "lost": {}}
+    fields: dict[str, Any] = {"phases": {}, "absences": {}, "lost": {}}
     for name, array in arrays.items():
         outer, _, inner = name.rpartition(".")
         (fields[outer] if outer else fields)[inner] = array
-    fields["phases"] = fields["phases"] or None
+    fields |= {name: fields[name] or None for name in ("phases", "absences")}
     fields |= {"num_workers": int(arrays["num_workers"]), "end_time": float(arrays["end_time"])}
     return fields
 
 
 def _arrays(timeline: "Timeline") -> dict[str, np.ndarray]:
     arrays = {name: getattr(timeline, name) for name in _COLUMNS}
-    if timeline.phases is not None:
-        arrays |= {name: getattr(timeline.phases, name.split(".")[1]) for name in _PHASES}
-    arrays |= {name: getattr(timeline.lost, name.split(".")[1]) for name in _LOST}
-    for name in ("token", "absent_time"):
-        if getattr(timeline, name) is not None:
-            arrays[name] = getattr(timeline, name)
+    for table, names in (
+        (timeline.phases, _PHASES),
+        (timeline.absences, _ABSENCES),
+        (timeline.lost, _LOST),
+    ):
+        if table is not None:
+            arrays |= {name: getattr(table, name.split(".")[1]) for name in names}
+    if timeline.token is not None:
+        arrays["token"] = timeline.token
     return arrays | {
         "num_workers": np.asarray(timeline.num_workers, np.int64),
         "end_time": np.asarray(timeline.end_time, np.float64),

@@ -1,7 +1,6 @@
 """The timeline: a table of everything that arrives at the server."""
 
 import dataclasses
-import enum
 import functools
 import os
 from typing import Any, Self
@@ -9,67 +8,10 @@ from typing import Any, Self
 import numpy as np
 
 from async_optax.timelines.given_staleness import staleness_columns
+from async_optax.timelines.side_tables import Absences, LostJobs, Phases
 from async_optax.timelines.storage import load_fields, save_timeline
 from async_optax.timelines.traces import trace_columns
 from async_optax.timelines.verification import check_columns, check_rules
-
-
-class Reason(enum.IntEnum):
-    """Why a job never arrives."""
-
-    UNFINISHED = 0
-    """It is still running when the timeline ends."""
-    ABORTED = 1
-    """The protocol threw it away."""
-    EXPIRED = 2
-    """It exceeded the protocol's time limit."""
-    FAILED = 3
-    """Its worker failed or left."""
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class LostJobs:
-    """Jobs that never arrive.
-
-    Attributes:
-      worker: int32 ``[num_lost]``.
-      start_time: float64 ``[num_lost]``, when the worker began; equal to ``stop_time`` if it
-        never did, as the job waited in its queue.
-      stop_time: float64 ``[num_lost]``, when it was lost or the timeline ended.
-      reason: int8 ``[num_lost]``, a :class:`Reason`.
-    """
-
-    worker: np.ndarray
-    start_time: np.ndarray
-    stop_time: np.ndarray
-    reason: np.ndarray
-
-    @classmethod
-    def none(cls) -> Self:
-        """Returns no jobs."""
-        return cls(np.empty(0, np.int32), np.empty(0), np.empty(0), np.empty(0, np.int8))
-
-    @property
-    def aborted(self) -> np.ndarray:
-        """Bool ``[num_lost]``: lost before the timeline's end, for whatever reason."""
-        return self.reason != Reason.UNFINISHED
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Phases:
-    """When each arrival's job was where, float64 ``[num_arrivals]`` each, in this order.
-
-    Attributes:
-      begin: the worker takes it up and downloads; ``start_time`` unless it waited in a queue.
-      compute: the computation starts.
-      upload: the computation ends and the upload starts.
-      sent: the upload ends; then it waits for the server until ``time``.
-    """
-
-    begin: np.ndarray
-    compute: np.ndarray
-    upload: np.ndarray
-    sent: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +36,7 @@ class Timeline:
       phases: when jobs were where; ``None`` if all compute from ``start_time`` to ``time``.
       token: int32, when the job was due to be handed out in an ideal order, in versions; ``None``
         under protocols without tokens.
-      absent_time: float64 ``[num_workers]``, how long each worker was away; ``None`` is never.
+      absences: when workers were away; ``None`` if they never are.
     """
 
     num_workers: int
@@ -110,7 +52,7 @@ class Timeline:
     lost: LostJobs
     phases: Phases | None = None
     token: np.ndarray | None = None
-    absent_time: np.ndarray | None = None
+    absences: Absences | None = None
 
     @classmethod
     def from_trace(cls, source: Any, *, size: int = 1) -> Self:
@@ -189,11 +131,12 @@ class Timeline:
           ValueError: if it is damaged, no timeline, or of another schema version.
         """
         fields = load_fields(path)
-        phases = fields.pop("phases")
+        phases, absences = fields.pop("phases"), fields.pop("absences")
         try:
             timeline = cls(
                 **fields | {"lost": LostJobs(**fields["lost"])},
                 phases=phases and Phases(**phases),
+                absences=absences and Absences(**absences),
             )
             timeline.verify()
         except ValueError as error:
@@ -280,10 +223,16 @@ class Timeline:
         aborted = self.lost.aborted
         return self._sum(self.lost.worker[aborted], self._lost_time()[aborted])
 
+    def absent_time(self) -> np.ndarray:
+        """Returns how long each worker was away, ``[num_workers]``."""
+        if self.absences is None:
+            return np.zeros(self.num_workers)
+        away = self.absences.stop_time - self.absences.start_time
+        return self._sum(self.absences.worker, away)
+
     def present_time(self) -> np.ndarray:
         """Returns how long each worker was there, ``[num_workers]``."""
-        absent = 0.0 if self.absent_time is None else self.absent_time
-        return np.full(self.num_workers, self.end_time) - absent
+        return self.end_time - self.absent_time()
 
     def idle_time(self) -> np.ndarray:
         """Returns the time each worker was there and waited, ``[num_workers]``."""

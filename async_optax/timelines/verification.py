@@ -1,6 +1,7 @@
 """The invariants of a timeline."""
 
 import typing
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +27,25 @@ def check_columns(timeline: "Timeline") -> None:
             raise ValueError(f"timeline column {name} is not as long as commit")
         if column.dtype.kind != kinds[name]:
             raise ValueError(f"timeline column {name} has the wrong dtype {column.dtype}")
+    for name in ("lost", "absences"):
+        _check_spans(name, getattr(timeline, name), timeline)
+
+
+def _check_spans(name: str, table: Any, timeline: "Timeline") -> None:
+    """Raises ``ValueError`` naming the first row of a side table that makes no sense."""
+    if table is None:
+        return
+    shape = table.worker.shape
+    if not shape == table.start_time.shape == table.stop_time.shape:
+        raise ValueError(f"timeline.{name} has columns of different lengths")
+    holds = (table.worker >= 0) & (table.worker < timeline.num_workers)
+    holds &= (table.start_time >= 0) & (table.start_time <= table.stop_time)
+    holds &= table.stop_time <= timeline.end_time
+    if not holds.all():
+        raise ValueError(
+            f"timeline.{name} row {int(np.argmin(holds))} breaks the rule: a worker's span of time "
+            "within the timeline"
+        )
 
 
 def check_rules(timeline: "Timeline") -> None:

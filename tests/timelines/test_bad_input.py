@@ -206,7 +206,7 @@ def test_numpy_numbers_are_numbers():
     )
     timeline = simulate_timeline(protocol, model, np.int64(3), num_commits=np.int32(20))
     timeline.verify()
-    assert timeline.absent_time[1] > 0
+    assert timeline.absent_time()[1] > 0
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def assert_same_run(one, other):
         np.testing.assert_array_equal(column, expected, err_msg=name)
         assert column.dtype == expected.dtype, name
     assert one.end_time == other.end_time
-    assert (one.phases, one.absent_time) == (other.phases, other.absent_time) == (None, None)
+    assert (one.phases, one.absences) == (other.phases, other.absences) == (None, None)
 
 
 any_end = st.builds(dict, num_commits=st.integers(1, 150)) | st.builds(

@@ -124,7 +124,7 @@ def test_every_run_keeps_the_rules(name, data):
     assert (timeline.idle_time() >= -1e-9).all()
     shares = timeline.utilisation() + timeline.waiting() + timeline.aborted()
     np.testing.assert_allclose(shares[timeline.present_time() > 0], 1.0)
-    assert (timeline.absent_time is None) == (model.availability is None)
+    assert (timeline.absences is None) == (model.availability is None)
 
     # The same seed is the same run, and the past does not know when the run will end.
     again, longer = run(num_commits=num_commits), run(num_commits=num_commits + 7)

@@ -291,3 +291,20 @@ def test_bad_protocols_raise():
         protocols.buffered(0)
     with pytest.raises(TypeError, match="size must be an integer >= 1, got 2.5"):
         protocols.buffered(2.5)
+
+
+def test_verify_looks_at_what_is_lost_or_away():
+    model = runtimes.gamma().with_failures(runtimes.exponential(4.0), runtimes.exponential())
+    good = simulate_timeline(protocols.asynchronous(), model, 3, max_time=30.0)
+    good.verify()
+    for name in ("lost", "absences"):
+        table = getattr(good, name)
+        for column, value in (("worker", 3), ("start_time", -1.0), ("stop_time", 31.0)):
+            changed = getattr(table, column).copy()
+            changed[1] = value
+            broken = dataclasses.replace(table, **{column: changed})
+            with pytest.raises(ValueError, match=f"timeline.{name} row 1 breaks the rule"):
+                dataclasses.replace(good, **{name: broken}).verify()
+        short = dataclasses.replace(table, worker=table.worker[1:])
+        with pytest.raises(ValueError, match=f"timeline.{name} has columns of different lengths"):
+            dataclasses.replace(good, **{name: short}).verify()

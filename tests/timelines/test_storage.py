@@ -57,7 +57,7 @@ def assert_equal(one, other):
 
 def test_the_timelines_differ_in_what_they_hold():
     held = {
-        name: (t.phases is not None, t.token is not None, t.absent_time is not None)
+        name: (t.phases is not None, t.token is not None, t.absences is not None)
         for name, t in TIMELINES.items()
     }
     assert held["plain"] == (False, False, False)
