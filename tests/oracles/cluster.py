@@ -10,8 +10,8 @@ import itertools
 
 import numpy as np
 
+from async_optax.timelines import Reason
 from async_optax.timelines.runtimes.streams import ASSIGNMENT, stream
-from async_optax.timelines.timeline import Reason
 
 COLUMNS = ("worker", "read_version", "version", "start_time", "time", "weight")
 COLUMNS += ("accepted", "commit", "begin", "sent", "token")

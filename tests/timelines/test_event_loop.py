@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from async_optax import protocols, runtimes
-from async_optax.timelines import simulate_timeline
+from async_optax.timelines import Reason, simulate_timeline
 from async_optax.timelines.event_loop import EventLoop
 from async_optax.timelines.renewals import renewal_timeline
 from async_optax.timelines.runtimes.streams import COMPUTE, DOWNLOAD, SERVER, UPLOAD
-from async_optax.timelines.timeline import Reason
 
 COLUMNS = ("worker", "read_version", "version", "start_time", "time", "weight")
 COLUMNS += ("accepted", "commit")

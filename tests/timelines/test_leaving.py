@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 import async_optax as ao
 from async_optax import protocols, runtimes
 from async_optax.engine import compile_timeline
-from async_optax.timelines import simulate_timeline
-from async_optax.timelines.timeline import Reason
+from async_optax.timelines import Reason, simulate_timeline
 from tests.engine.problems import quadratic_problem
 
 INF = float("inf")
