@@ -167,7 +167,8 @@ def test_every_protocol_but_switching_has_a_string_form():
     ("text", "message"),
     [
         ("async", "unknown protocol 'async'; nearest: asynchronous"),
-        ("renala:8", "unknown protocol 'renala'; nearest: rennala"),
+        ("renala:8", "unknown protocol 'renala'; nearest: rennala:BATCH"),
+        ("switching", "switching has no form in text"),
         ("buffered", "size is missing; the form is buffered:SIZE[:wait]"),
         ("buffered_wait", "unknown protocol 'buffered_wait'; nearest: buffered"),
         ("buffered:8:weit", "'weit' is one too many"),
@@ -176,7 +177,7 @@ def test_every_protocol_but_switching_has_a_string_form():
         ("mindflayer:x", "'x' is not a number"),
         ("round_robin:", "'' is one too many; the form is round_robin"),
         ("asynchronous:4", "concurrency=4 needs assignment="),
-        ("", "unknown protocol ''; nearest: synchronous, asynchronous"),
+        ("", "unknown protocol ''; nearest: synchronous[:BACKUP], asynchronous[:"),
     ],
 )
 def test_protocols_that_are_not_understood(text, message):

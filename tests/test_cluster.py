@@ -157,3 +157,28 @@ def test_numbers_take_five_characters(value, shown):
     from async_optax.report.cluster import _short
 
     assert _short(value) == shown
+
+
+def test_a_slow_server_is_named_as_the_bottleneck():
+    model = R.deterministic().with_server(R.deterministic(1.0))
+    rows = cluster.compare_protocols([P.synchronous(), P.asynchronous()], model, 4, max_time=200.0)
+    assert any("for the server: it is the bottleneck" in line for line in cluster.verdict(rows))
+    quick = R.deterministic().with_server(R.deterministic(0.01))
+    rows = cluster.compare_protocols([P.synchronous(), P.asynchronous()], quick, 4, max_time=200.0)
+    assert not any("bottleneck" in line for line in cluster.verdict(rows))
+
+
+def test_rejected_work_is_told_from_work_that_counts():
+    # Worker 1 is always too late: all of its time goes into gradients nobody uses.
+    protocol = P.synchronous(backup=1)
+    times = R.deterministic([1.0, 3.5])
+    row = cluster.compare_protocols([protocol], times, 2, max_time=35.0)[0]
+    assert (row.utilisation, row.rejected, row.useful) == (1.0, 0.5, 0.5)
+
+
+def test_workers_with_few_jobs_are_named():
+    rows = [("busy", float(k), k + 1.0) for k in range(30)] + [("shy", 0.0, 1.0)]
+    facts = cluster.describe_trace(read_jobs(rows))
+    assert (facts.names, facts.few_jobs) == (("busy", "shy"), ("shy",))
+    assert "fewer than 20 jobs" in report.describe_facts(facts)[-1]
+    assert "shy" in report.describe_facts(facts)[-1]

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from async_optax import report
+from async_optax.cli.interruption import stop_if_interrupted
 from async_optax.cli.protocols import parse_protocol
 from async_optax.cli.setting import Runtimes, naming
 from async_optax.cluster import (
@@ -39,7 +40,8 @@ class Cluster:
     """Measured jobs: a CSV or Parquet file with the columns worker, start and finish. Without it
     --runtimes says how long jobs take."""
     pooled: bool = False
-    """With a trace: every worker draws from the times of all, so that any --num-workers goes."""
+    """With a trace: every worker draws from the times of all, so that any --num-workers goes. All
+    workers are alike then: the comparison knows no slow ones."""
     runtimes: Runtimes = Runtimes()
     protocols: tuple[str, ...] = ()
     """Such as synchronous, buffered:8:wait or rennala:16; `async-optax protocols` lists them. By
@@ -123,6 +125,7 @@ def _write(
         report.plot_timelines(timelines, some, _picture_time(statistics, setting["max_time"]))
         report.plot_utilisation(utilisation, everyone)
         report.plot_staleness(staleness, some)
+        stop_if_interrupted()
 
 
 def _picture_time(statistics: Sequence[ProtocolStatistics], max_time: float) -> float:
@@ -139,13 +142,19 @@ def _show(
     setting: dict[str, Any],
     facts: TraceFacts | None,
 ) -> None:
-    wide = console if console.is_terminal else Console(width=_WIDTH)
+    # Narrower, the table would fall apart: rather let the terminal wrap its lines.
+    wide = console if console.is_terminal and console.width >= _WIDTH else Console(width=_WIDTH)
     chosen = ", about 200 jobs of the median worker" if command.max_time is None else ""
     before = [setting["runtimes"]]
     before += [f"{setting['num_workers']} workers, time {setting['max_time']:g}{chosen}"]
-    before += [*(report.describe_facts(facts) if facts else []), ""]
+    before += report.describe_facts(facts) if facts else []
+    before += ["pooled: every worker draws from the times of all, none is slower"] * command.pooled
+    before += [""]
     after = [*report.comparison_legend(statistics), "", *verdict(statistics)]
     after += [f"wrote {command.output / name}" for name in _FILES]
+    some, ran = report.typical_timelines(statistics), [r for r in statistics if not r.problem]
+    if len(some) < len(ran):
+        after += [f"timelines.png and staleness.png show {', '.join(some)}"]
     for line in before:
         wide.print(escape(line), highlight=False, soft_wrap=True)
     wide.print(report.comparison_table(statistics))

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -10,6 +10,7 @@ from rich.console import Console
 
 from async_optax import report
 from async_optax.cli.cluster import Cluster, compare
+from async_optax.cli.interruption import interruptible
 from async_optax.cli.listing import Methods, Protocols, list_methods, list_protocols
 from async_optax.cli.run import Demo, Run, hold_contest
 from async_optax.demo import demo_contest
@@ -33,29 +34,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     console = Console()
     try:
-        if not isinstance(command, Cluster | Protocols):  # these compute in NumPy
-            _require_device()
-        match command:
-            case Demo():
-                hold_contest(demo_contest(), command.output, console)
-            case Run():
-                hold_contest(command.make(), command.output, console)
-            case Cluster():
-                compare(command, console)
-            case Methods(markdown=True):
-                print(report.methods_page(), end="")
-            case Methods():
-                list_methods(console)
-            case Protocols():
-                list_protocols(console)
+        with interruptible():
+            _run(command, console)
     except (ValueError, OSError, ImportError) as error:
         lines = [line.strip() for line in str(error).splitlines()]
         print(f"async-optax: error: {' '.join(lines)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("async-optax: interrupted; the results folder is as it was", file=sys.stderr)
+        print("async-optax: interrupted; no file was half-written", file=sys.stderr)
         return 130
     return 0
+
+
+def _run(command: Any, console: Console) -> None:
+    if not isinstance(command, Cluster | Protocols):  # these compute in NumPy
+        _require_device()
+    match command:
+        case Demo():
+            hold_contest(demo_contest(), command.output, console)
+        case Run():
+            hold_contest(command.make(), command.output, console)
+        case Cluster():
+            compare(command, console)
+        case Methods(markdown=True):
+            print(report.methods_page(), end="")
+        case Methods():
+            list_methods(console)
+        case Protocols():
+            list_protocols(console)
 
 
 def _require_device() -> None:

@@ -103,7 +103,10 @@ def parse_protocol(text: str, buffer_size: int | None = None) -> protocols.Proto
         names = [*FORMS, *([_BUFFERED_WAIT] if buffer_size is not None else [])]
         near = [known for known in names if name and known.startswith(name)]
         near = near or difflib.get_close_matches(name, names, cutoff=0.4) or names
-        raise ValueError(f"unknown protocol {name!r}; nearest: {', '.join(near)}")
+        if name == "switching":
+            raise ValueError("switching has no form in text: use protocols.switching in Python")
+        forms = ", ".join(FORMS[known].usage if known in FORMS else known for known in near)
+        raise ValueError(f"unknown protocol {name!r}; nearest: {forms}")
     form = FORMS[name]
     given: dict[str, Any] = {}
     unset = list(form.numbers.items())

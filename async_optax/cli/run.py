@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 
 from async_optax import optimizers, report
 from async_optax.cli.arguments import method_arguments
+from async_optax.cli.interruption import stop_if_interrupted
 from async_optax.cli.protocols import parse_protocol
 from async_optax.cli.setting import Noise, Runtimes, naming
 from async_optax.contest import Contest, Entrant, run_contest
@@ -127,6 +128,7 @@ def hold_contest(contest: Contest, output: Path, console: Console) -> None:
         report.plot_robustness(staging / "robustness.png", contest, standings)
         report.plot_timelines(staging / "timelines.png", timelines, until)
         report.write_summary(staging / "summary.json", contest, standings)
+        stop_if_interrupted()
     console.print(report.standings_table(contest, standings))
     for line in report.legend(contest, standings) + report.describe_divergence(standings):
         console.print(line, highlight=False, soft_wrap=True)

@@ -18,6 +18,7 @@ _JOBS_PER_WORKER = 200
 _MAX_ARRIVALS = 1e6  # per protocol: all timelines are kept for the pictures
 _SAMPLE = 16
 _NOTEWORTHY = 1.005
+_SERVER_WAIT = 0.1  # share of their time that workers wait for a server that is too slow
 _BASELINE = synchronous()
 
 
@@ -153,8 +154,9 @@ def verdict(statistics: Sequence[ProtocolStatistics]) -> list[str]:
       statistics: from :func:`compare_protocols`.
 
     Returns:
-      A sentence for each: what asynchronous gains over synchronous, what synchronous loses to
-      waiting, and what is gained without staleness; those that can be told.
+      A sentence for each: what asynchronous gains over synchronous, whether the server is too
+      slow, what synchronous loses to waiting, what is gained without staleness, and what this
+      comparison does not tell; those that can be told.
 
     Example:
       >>> import async_optax as ao
@@ -165,12 +167,16 @@ def verdict(statistics: Sequence[ProtocolStatistics]) -> list[str]:
       asynchronous computes 2.5 times as many gradients per unit of time as synchronous, at a mean
       staleness of 0.98
       synchronous loses 30 of 50 gradients (60 %) to waiting
+      more gradients are not yet faster training: that depends on method and tail
     """
     ran = {row.protocol: row for row in statistics if not row.problem}
     lines = []
     if "asynchronous" in ran and not math.isnan(ran["asynchronous"].speedup):
         row = ran["asynchronous"]
         lines.append(f"{_gain(row)}, at a mean staleness of {row.staleness_mean:.3g}")
+        if row.waiting > _SERVER_WAIT:  # under it, for nothing else
+            share = f"{100 * row.waiting:.0f} % of their time for the server"
+            lines.append(f"even then workers wait {share}: it is the bottleneck")
     if _BASELINE.name in ran:
         row = ran[_BASELINE.name]
         lost, possible = row.gradients_lost_to_waiting, row.num_computed
@@ -184,6 +190,8 @@ def verdict(statistics: Sequence[ProtocolStatistics]) -> list[str]:
     if fresh:
         best = max(fresh, key=lambda row: row.speedup)
         lines.append(f"without any staleness, {_gain(best)}")
+    if lines:
+        lines.append("more gradients are not yet faster training: that depends on method and tail")
     return lines
 
 

@@ -6,6 +6,8 @@ import numpy as np
 
 from async_optax.timelines import MeasuredJobs
 
+_FEW_JOBS = 20
+
 
 @dataclasses.dataclass(frozen=True)
 class TraceFacts:
@@ -22,6 +24,8 @@ class TraceFacts:
       fastest_time: its median time.
       slowest_worker: the name of the worker with the largest median time.
       slowest_time: its median time.
+      names: of the workers, in the order of their numbers.
+      few_jobs: of the workers with fewer than 20 jobs, whose law is known but roughly.
     """
 
     num_workers: int
@@ -34,6 +38,8 @@ class TraceFacts:
     fastest_time: float
     slowest_worker: str
     slowest_time: float
+    names: tuple[str, ...]
+    few_jobs: tuple[str, ...]
 
 
 def describe_trace(jobs: MeasuredJobs) -> TraceFacts:
@@ -54,7 +60,8 @@ def describe_trace(jobs: MeasuredJobs) -> TraceFacts:
     """
     times = jobs.finish - jobs.start
     order = np.argsort(jobs.worker, kind="stable")
-    bounds = np.cumsum(np.bincount(jobs.worker, minlength=len(jobs.names)))[:-1]
+    num_jobs = np.bincount(jobs.worker, minlength=len(jobs.names))
+    bounds = np.cumsum(num_jobs)[:-1]
     medians = np.array([np.median(own) for own in np.split(times[order], bounds)])
     fastest, slowest = int(np.argmin(medians)), int(np.argmax(medians))
     duration = float(jobs.finish.max() - jobs.start.min())
@@ -69,4 +76,6 @@ def describe_trace(jobs: MeasuredJobs) -> TraceFacts:
         fastest_time=float(medians[fastest]),
         slowest_worker=jobs.names[slowest],
         slowest_time=float(medians[slowest]),
+        names=jobs.names,
+        few_jobs=tuple(jobs.names[k] for k in np.flatnonzero(num_jobs < _FEW_JOBS)),
     )

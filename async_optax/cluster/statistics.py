@@ -27,6 +27,7 @@ class ProtocolStatistics:
       commit_rate: commits per unit of time.
       utilisation: share of its time that a worker spends on jobs that are not lost, transfers
         included; mean over workers.
+      rejected: the part of it that goes into arrivals not accepted; mean over workers.
       least_utilisation: the same for the worker with the least.
       waiting: share that a worker waits, for others or for the server; mean over workers.
       aborted: share that a worker spends on jobs that are lost; mean over workers.
@@ -48,6 +49,7 @@ class ProtocolStatistics:
     speedup: float = math.nan
     commit_rate: float = math.nan
     utilisation: float = math.nan
+    rejected: float = math.nan
     least_utilisation: float = math.nan
     waiting: float = math.nan
     aborted: float = math.nan
@@ -82,6 +84,7 @@ class ProtocolStatistics:
             throughput=timeline.throughput(),
             commit_rate=timeline.num_commits / timeline.end_time,
             utilisation=float(utilisation.mean()),
+            rejected=float(timeline.rejected().mean()),
             least_utilisation=float(utilisation.min()),
             waiting=float(timeline.waiting().mean()),
             aborted=float(timeline.aborted().mean()),
@@ -94,6 +97,11 @@ class ProtocolStatistics:
             num_lost=int(timeline.lost.aborted.sum()),
             timeline=timeline,
         )
+
+    @property
+    def useful(self) -> float:
+        """Share of its time that a worker spends on arrivals that are accepted."""
+        return self.utilisation - self.rejected
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the numbers as plain data for JSON, ``None`` for what cannot be told."""

@@ -15,6 +15,7 @@ from rich.table import Table
 from async_optax.cluster import ProtocolStatistics, TraceFacts, verdict
 
 _NAME_WIDTH = 21
+_MAX_NAMES = 6
 
 
 def comparison_table(statistics: Sequence[ProtocolStatistics]) -> Table:
@@ -24,7 +25,7 @@ def comparison_table(statistics: Sequence[ProtocolStatistics]) -> Table:
       statistics: from :func:`async_optax.cluster.compare_protocols`.
     """
     table = Table(box=rich.box.SIMPLE_HEAD, padding=0, show_edge=False)
-    table.add_column("protocol", max_width=_NAME_WIDTH, overflow="fold")
+    table.add_column("protocol", min_width=_NAME_WIDTH, max_width=_NAME_WIDTH, overflow="fold")
     headings = ["grads", "gain", "steps", "busy", "least", "waits", "waste"]
     headings += ["stale", "p99", "max", "missed", "unused", "lost"]
     for heading in headings:
@@ -41,7 +42,7 @@ def comparison_table(statistics: Sequence[ProtocolStatistics]) -> Table:
         table.add_row(
             name,
             _short(row.throughput),
-            f"{_short(row.speedup)}x".replace("-x", "-"),
+            format_gain(row.speedup),
             _short(row.commit_rate),
             *(f"{100 * abs(share):.0f}%" for share in shares),
             _short(row.staleness_mean),
@@ -58,7 +59,7 @@ def comparison_legend(statistics: Sequence[ProtocolStatistics]) -> list[str]:
         "steps   commits per unit of time",
         "busy    of the time a worker is there, on jobs that arrive or still run (mean)",
         "least   the same for the worker with the least",
-        "waits   of its time, for others or for the server; waste: on jobs that are lost",
+        "waits   of its time, for others or for the server; waste: on jobs that never arrive",
         "stale   staleness of accepted gradients, in commits: mean, p99 and max",
         "missed  gradients that the workers had computed in addition, had nobody waited",
         "unused  gradients that arrived and were not accepted; lost: jobs that never arrived",
@@ -71,13 +72,21 @@ def comparison_legend(statistics: Sequence[ProtocolStatistics]) -> list[str]:
 def describe_facts(facts: TraceFacts) -> list[str]:
     """Returns what is known of a measured run, in words."""
     slower = facts.slowest_time / facts.fastest_time
+    few = ", ".join(facts.few_jobs[:_MAX_NAMES])
+    few += f" and {len(facts.few_jobs) - _MAX_NAMES} more" * (len(facts.few_jobs) > _MAX_NAMES)
+    warning = f"fewer than 20 jobs, so known but roughly, and as if there all the time: {few}"
     return [
         f"measured: {facts.num_workers} workers, {facts.num_jobs} jobs in {facts.duration:.6g}; "
         f"a job takes {facts.median_time:.4g} (median), {facts.p99_time:.4g} (p99)",
         f"fastest worker {facts.fastest_worker} ({facts.fastest_time:.4g} per job), "
         f"slowest {facts.slowest_worker} ({facts.slowest_time:.4g}, {slower:.3g} times as long)",
         f"in that run workers spent {100 * facts.computing:.0f} % of their time on jobs",
-    ]
+    ] + [warning] * bool(few)
+
+
+def format_gain(speedup: float) -> str:
+    """Two digits, as one run can tell: ``0.87x``, ``4.8x``, ``12x``."""
+    return "-" if math.isnan(speedup) else f"{float(f'{speedup:.2g}'):g}x"
 
 
 def _short(value: float, whole: bool = False) -> str:

@@ -12,12 +12,13 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from async_optax.cluster import ProtocolStatistics
+from async_optax.report.cluster import format_gain
 from async_optax.report.plots import save_figure
 from async_optax.report.utilisation import SHARES
 from async_optax.timelines import Timeline
 
 _COLOR, _MEAN = "#0072B2", "#D55E00"
-_PARTS = ("utilisation", "aborted", "waiting")  # as in SHARES
+_PARTS = dict(zip(SHARES, ("useful", "rejected", "aborted", "waiting"), strict=True))
 _VISIBLE = 1e-4
 # What differs most to look at, for a picture that cannot show all.
 _TYPICAL = ("synchronous", "buffered", "bounded_staleness", "rennala", "ringmaster", "asynchronous")
@@ -58,12 +59,12 @@ def plot_comparison(path: Path, statistics: Sequence[ProtocolStatistics]) -> Non
             continue
         throughput.barh(y, row.throughput, color=_COLOR, height=0.65)
         if not math.isnan(row.speedup):
-            gain = f" {row.speedup:.3g}x"
+            gain = f" {format_gain(row.speedup)}"
             throughput.text(row.throughput, y, gain, va="center", fontsize=8)
         left = 0.0
-        parts = [getattr(row, part) for part in _PARTS]
-        for share, color in zip(parts, SHARES.values(), strict=True):
-            shares.barh(y, share, left=left, color=color, height=0.65)
+        for name, part in _PARTS.items():
+            share = getattr(row, part)
+            shares.barh(y, share, left=left, height=0.65, **SHARES[name])
             left += share
         _draw_staleness(staleness, y, row, row.timeline)
     throughput.set_yticks(rows, [row.protocol for row in statistics], fontsize=9)
@@ -81,8 +82,8 @@ def plot_comparison(path: Path, statistics: Sequence[ProtocolStatistics]) -> Non
         axes.grid(axis="x", alpha=0.25)
         axes.set_axisbelow(True)
     handles = [
-        Patch(color=color, label=name)
-        for (name, color), part in zip(SHARES.items(), _PARTS, strict=True)
+        Patch(**SHARES[name], label=name)
+        for name, part in _PARTS.items()
         if any(getattr(row, part) > _VISIBLE for row in statistics)
     ]
     handles += _staleness_marks()

@@ -1,6 +1,6 @@
 """Pictures of a contest: accuracy over simulated time, and robustness over learning rates."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +146,15 @@ def _finish(figure: Figure, panels: dict[str, Any], path: Path, note: str) -> No
     save_figure(figure, path)
 
 
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: Figure, path: Path | str) -> None:
     """Writes a figure; equal figures give equal files."""
+    path = Path(path)
     with matplotlib.rc_context({"svg.hashsalt": "async_optax"}):
         metadata = {"Software": None} if path.suffix == ".png" else None
         figure.savefig(path, dpi=150, metadata=metadata)
+
+
+def require_some(timelines: Mapping[str, Any]) -> None:
+    """Raises ``ValueError`` if there is nothing to draw."""
+    if not timelines:
+        raise ValueError("timelines is empty: give at least one, by its title")

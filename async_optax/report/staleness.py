@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from async_optax.report.plots import save_figure
+from async_optax.report.plots import require_some, save_figure
 from async_optax.timelines import Timeline
 
 _STALENESS, _DATA, _MEAN = "#0072B2", "#E69F00", "#D55E00"
 _MAX_BARS, _MAX_DOTS, _MAX_BINS = 60, 20_000, 150
 
 
-def plot_staleness(path: Path, timelines: Mapping[str, Timeline]) -> None:
+def plot_staleness(path: Path | str, timelines: Mapping[str, Timeline]) -> None:
     """Draws the staleness of accepted arrivals, one row of two panels per timeline.
 
     Left the share of arrivals per staleness, with a line at the mean; where jobs carry tokens,
@@ -24,8 +24,12 @@ def plot_staleness(path: Path, timelines: Mapping[str, Timeline]) -> None:
 
     Args:
       path: a picture file; its suffix decides the format.
-      timelines: by title.
+      timelines: by title, at least one.
+
+    Raises:
+      ValueError: if there are none.
     """
+    require_some(timelines)
     figure = Figure(figsize=(10, 0.7 + 2.1 * len(timelines)), layout="constrained")
     panels = figure.subplots(len(timelines), 2, squeeze=False, width_ratios=(1, 2))
     handles: dict[str, Any] = {}

@@ -7,13 +7,13 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from async_optax.report.gantt import KINDS, MAX_ROWS, describe_commits, draw_timeline
-from async_optax.report.plots import save_figure
+from async_optax.report.plots import require_some, save_figure
 from async_optax.timelines import Timeline
 
 _LEAST_HEIGHT, _ROW_HEIGHT = 2.1, 0.085  # inches
 
 
-def plot_timelines(path: Path, timelines: Mapping[str, Timeline], until: float) -> None:
+def plot_timelines(path: Path | str, timelines: Mapping[str, Timeline], until: float) -> None:
     """Draws the first moments of timelines, one panel each, one row per worker.
 
     :func:`draw_timeline` says what is drawn; the legend shows what occurs.
@@ -22,7 +22,11 @@ def plot_timelines(path: Path, timelines: Mapping[str, Timeline], until: float) 
       path: a picture file; its suffix decides the format.
       timelines: by title.
       until: simulated time at which the picture ends.
+
+    Raises:
+      ValueError: if there are none.
     """
+    require_some(timelines)
     rows = max(min(timeline.num_workers, MAX_ROWS) for timeline in timelines.values())
     height = max(_LEAST_HEIGHT, _ROW_HEIGHT * rows)
     figure = Figure(figsize=(10, 0.7 + height * len(timelines)), layout="constrained")

@@ -37,6 +37,8 @@ def save_timeline(timeline: "Timeline", path: str | os.PathLike[str]) -> None:
     its ``schema_version``.
     """
     target = pathlib.Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {target.parent} for {target.name}")
     write = _format(target)[0]
     arrays = _arrays(timeline)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")

@@ -246,6 +246,11 @@ class Timeline:
         """
         return self._share(self.busy_time())
 
+    def rejected(self) -> np.ndarray:
+        """Returns the part of :meth:`utilisation` that goes into arrivals not accepted."""
+        rows = ~self.accepted
+        return self._share(self._sum(self.worker[rows], (self.sent_time - self.begin_time)[rows]))
+
     def waiting(self) -> np.ndarray:
         """Returns the share of its presence each worker waited, ``[num_workers]``."""
         return self._share(self.idle_time())

@@ -220,7 +220,7 @@ def test_numpy_numbers_are_numbers():
     ],
 )
 def test_nothing_is_added_twice(add, what):
-    with pytest.raises(ValueError, match=f"has {what} already: give them at once"):
+    with pytest.raises(ValueError, match=f"has {what} already, and only one such part"):
         add(add(LAW))
     with pytest.raises(ValueError, match="failures or availability already"):
         LAW.with_failures(LAW).with_availability({0: [(0.0, 1.0)]})

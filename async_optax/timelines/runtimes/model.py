@@ -287,7 +287,7 @@ class RuntimeModel:
     def _require_without(self, what: str, *parts: Any) -> None:
         """Raises if a part is there already: nothing that was asked for is dropped in silence."""
         if any(part is not None for part in parts):
-            raise ValueError(f"{self.name} has {what} already: give them at once")
+            raise ValueError(f"{self.name} has {what} already, and only one such part")
 
 
 def require_law(name: str, law: Any) -> None:
