@@ -47,10 +47,10 @@ CASES = {
     "synchronous": (protocols.synchronous(), EXPONENTIAL, 1000, EVENT_LOOP),
     "buffered(100, wait=True)": (protocols.buffered(100, True), EXPONENTIAL, 100, EVENT_LOOP),
     "bounded_staleness(4)": (protocols.bounded_staleness(4), EXPONENTIAL, 1, EVENT_LOOP),
-    "rennala(1000)": (protocols.rennala(1000), EXPONENTIAL, 1000, EVENT_LOOP),
+    "rennala(10000)": (protocols.rennala(10_000), EXPONENTIAL, 10_000, EVENT_LOOP),
     "ringmaster(2000)": (protocols.ringmaster(2000), EXPONENTIAL, 1, EVENT_LOOP),
     "ringmaster(2000, stop)": (protocols.ringmaster(2000, True), EXPONENTIAL, 1, EVENT_LOOP),
-    "mindflayer(3)": (protocols.mindflayer(3.0), EXPONENTIAL, 1000, EVENT_LOOP),
+    "mindflayer(3, 10000)": (protocols.mindflayer(3.0, 10_000), EXPONENTIAL, 9_500, EVENT_LOOP),
     "round_robin": (protocols.round_robin(), EXPONENTIAL, 1, EVENT_LOOP),
 }
 GROWTH = (10, 100, 1000, 10_000, 100_000)

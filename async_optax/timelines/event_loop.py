@@ -153,7 +153,7 @@ class EventLoop:
             arrives = job[-1]
             if self._serve:
                 kind = _SENT
-        if self._limits and arrives - begin > self._limits[worker]:
+        if self._limits and arrives > begin + self._limits[worker]:
             arrives, kind = begin + self._limits[worker], _TIMEOUT
         heappush(self._events, (arrives, kind, order, worker))
 

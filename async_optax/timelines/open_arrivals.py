@@ -12,7 +12,7 @@ from async_optax.timelines.traces import commit_every
 from async_optax.validation import require_count, require_number, require_seed
 
 _GAPS, _TIMES = range(2)  # what a visitors' stream is for
-_FIRST_VISITORS = 64
+_FIRST_VISITORS, _MOST_VISITORS = 64, 2**24
 
 
 def open_arrivals(
@@ -115,8 +115,8 @@ def _poisson(
     """Draws visitors until those who are yet to come cannot change the table."""
     _require_any_number(runtimes, seed)
     expected = rate * max_time if num_arrivals is None else num_arrivals
-    num_visitors = max(_FIRST_VISITORS, int(1.1 * expected))
-    while True:
+    num_visitors = int(min(max(_FIRST_VISITORS, 1.1 * expected), _MOST_VISITORS))
+    while max(num_visitors, expected) <= _MOST_VISITORS:
         gaps = -np.log1p(-stream(seed, VISITORS, _GAPS).random(num_visitors)) / rate
         start = np.cumsum(gaps)
         if num_arrivals is None:
@@ -126,7 +126,11 @@ def _poisson(
             arrival = start + _job_times(runtimes, num_visitors, seed)
             if np.count_nonzero(arrival <= start[-1]) >= num_arrivals:
                 return start, arrival
-        num_visitors *= 2
+        num_visitors *= 4
+    raise ValueError(
+        f"more than {_MOST_VISITORS} visitors start before it is over: the rate starts={rate:g} is "
+        f"too high for {runtimes.name}"
+    )
 
 
 def _require_any_number(runtimes: RuntimeModel, seed: int) -> None:

@@ -3,13 +3,15 @@
 import numpy as np
 
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
-from async_optax.timelines.runtimes.model import RuntimeModel
+from async_optax.timelines.runtimes.model import RuntimeModel, require_finite
 from async_optax.timelines.runtimes.streams import COMPUTE, stream
 from async_optax.timelines.side_tables import LostJobs, Reason
 from async_optax.timelines.timeline import Timeline
 
 _FIRST_DRAWS = 4  # jobs per worker from which its speed is guessed
 _SPARE = 1.02  # how many more jobs are drawn than expected, lest another round is needed
+_GROWTH = 7  # how many times more jobs a round may draw than there are: a guess may be far off
+_MOST = 2**31 - 1  # rows
 
 
 def renewal_timeline(
@@ -37,12 +39,7 @@ def renewal_timeline(
     """
     num_arrivals = None if num_commits is None else num_commits * policy.size
     renewals = _Renewals(model, num_workers, seed)
-    horizon = max_time
-    if num_arrivals is None:
-        renewals.extend(max_time)
-    else:
-        horizon = renewals.extend_to(num_arrivals)
-    time, worker = renewals.arrivals(horizon)
+    time, worker = renewals.arrivals(renewals.extend(max_time, num_arrivals))
     if not len(time):
         return None
     start_time = np.empty_like(time)
@@ -61,11 +58,12 @@ def renewal_timeline(
     job[1:] = position[:-1] + num_workers
     job[first] = worker[first]
     del position
-    order = order[:num_arrivals]
-    time, worker, start_time, job = time[order], worker[order], start_time[order], job[order]
-    del order
+    time, job = time[order], job[order]
     if ((time[1:] == time[:-1]) & (job[1:] < job[:-1])).any():
         return None
+    time, job, order = time[:num_arrivals], job[:num_arrivals], order[:num_arrivals]
+    worker, start_time = worker[order], start_time[order]
+    del order
 
     version, weight, accepted, commit, token = policy.decide_all(job)
     version_after = np.concatenate([[0], version + commit]).astype(np.int32)
@@ -97,7 +95,7 @@ class _Renewals:
     """Arrival times of every worker up to some time, drawn in rounds."""
 
     def __init__(self, model: RuntimeModel, num_workers: int, seed: int):
-        self._quantile = model.quantile
+        self._name, self._quantile = model.name, model.quantile
         self._scales = model.scales(num_workers, seed)
         self._streams = [stream(seed, COMPUTE, worker) for worker in range(num_workers)]
         self._num_drawn = np.zeros(num_workers, np.int64)
@@ -114,6 +112,7 @@ class _Renewals:
             self._streams[worker].random(out=times[begin:end])
         times = self._quantile(times, np.repeat(workers.astype(np.int32), counts))
         times = times * np.repeat(self._scales[workers], counts)
+        require_finite(self._name, times)
         # One after another, as a clock would: the same sums as in the event loop, to the bit.
         times[ends - counts] += self._last[workers]
         for begin, end in spans:
@@ -122,28 +121,34 @@ class _Renewals:
         self._num_drawn[workers] += counts
         self._rounds.append((workers, ends, times))
 
-    def extend(self, horizon: float) -> None:
-        """Draws until every worker's last arrival is later than ``horizon``."""
+    def extend(self, max_time: float, num_arrivals: int | None) -> float:
+        """Draws all that arrives up to ``max_time``, or so many; returns a time by which it has."""
         while True:
+            # All that arrives up to here is known.
+            known = float(np.min(self._last))
+            if num_arrivals is not None and self._count(known) >= num_arrivals:
+                return known
+            horizon = max_time if num_arrivals is None else self._guess(num_arrivals)
             workers = np.flatnonzero(self._last <= horizon)
+            if num_arrivals is None and not len(workers):
+                return horizon
             if not len(workers):
-                return
+                workers = np.flatnonzero(self._last == known)
             last, num_drawn = self._last[workers], self._num_drawn[workers]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                missing = (horizon - last) * num_drawn / last
-            missing = np.nan_to_num(_SPARE * missing, nan=0.0, posinf=0.0)
+            with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+                missing = _SPARE * (horizon - last) * num_drawn / last
+            missing = np.minimum(np.nan_to_num(missing, nan=0.0), _GROWTH * num_drawn)
+            if self._num_drawn.sum() + missing.sum() > _MOST:
+                raise ValueError(f"{self._name} makes more arrivals than the {_MOST} possible")
             self._draw(workers, _FIRST_DRAWS + missing.astype(np.int64))
 
-    def extend_to(self, num_arrivals: int) -> float:
-        """Draws until so many arrive in all; returns a time by which they do."""
+    def _count(self, horizon: float) -> int:
+        return sum(int(np.count_nonzero(times <= horizon)) for _, _, times in self._rounds)
+
+    def _guess(self, num_arrivals: int) -> float:
+        """A time by which so many should have arrived, at the speeds seen so far."""
         rates = self._num_drawn / np.maximum(self._last, np.finfo(float).tiny)
-        horizon = num_arrivals / rates.sum()
-        while True:
-            self.extend(horizon)
-            found = sum(np.count_nonzero(times <= horizon) for _, _, times in self._rounds)
-            if found >= num_arrivals:
-                return horizon
-            horizon *= max(1.01, 1.005 * num_arrivals / max(found, 1))
+        return _SPARE * num_arrivals / float(rates.sum())
 
     def arrivals(self, horizon: float) -> tuple[np.ndarray, np.ndarray]:
         """Returns times and workers of all arrivals up to ``horizon``, worker by worker."""

@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from async_optax.timelines.side_tables import Reason
+
 if typing.TYPE_CHECKING:
     from async_optax.timelines.timeline import Timeline
 
@@ -27,8 +29,13 @@ def check_columns(timeline: "Timeline") -> None:
             raise ValueError(f"timeline column {name} is not as long as commit")
         if column.dtype.kind != kinds[name]:
             raise ValueError(f"timeline column {name} has the wrong dtype {column.dtype}")
+    if not (np.isfinite(timeline.end_time) and timeline.end_time > 0):
+        raise ValueError(f"timeline.end_time must be a finite number > 0, got {timeline.end_time}")
     for name in ("lost", "absences"):
         _check_spans(name, getattr(timeline, name), timeline)
+    reason = timeline.lost.reason
+    if reason.shape != timeline.lost.worker.shape or not np.isin(reason, list(Reason)).all():
+        raise ValueError(f"timeline.lost.reason must be one of {[int(r) for r in Reason]}")
 
 
 def _check_spans(name: str, table: Any, timeline: "Timeline") -> None:
@@ -51,20 +58,22 @@ def _check_spans(name: str, table: Any, timeline: "Timeline") -> None:
 def check_rules(timeline: "Timeline") -> None:
     """Raises ``ValueError`` naming the first row of ``timeline`` that breaks a rule, and which."""
     rules = _rules(timeline)
+    rules["jobs of a worker do not overlap"], beside = _starts_after_previous(
+        timeline, timeline.begin_time, timeline.sent_time
+    )
     broken = [(int(np.argmin(holds)), rule) for rule, holds in rules.items() if not holds.all()]
     if broken:
         row, rule = min(broken)
         raise ValueError(f"timeline row {row} breaks the rule: {rule}")
+    if not beside.all():
+        row, num_lost = int(np.argmin(beside)), len(timeline.lost.worker)
+        where = f"lost row {row}" if row < num_lost else f"absences row {row - num_lost}"
+        raise ValueError(f"timeline.{where} overlaps a job or an absence of its worker")
 
 
 def _rules(timeline: "Timeline") -> dict[str, np.ndarray]:
-    """Returns for each rule which rows keep it."""
-    start, begin, sent, time = (
-        timeline.start_time,
-        timeline.begin_time,
-        timeline.sent_time,
-        timeline.time,
-    )
+    """Returns for each rule on single rows which of them keep it."""
+    start, time = timeline.start_time, timeline.time
     read, version, accepted = timeline.read_version, timeline.version, timeline.accepted
     before = np.concatenate([[0], np.cumsum(timeline.commit)[:-1]])
     commit_times = timeline.commit_times
@@ -84,7 +93,6 @@ def _rules(timeline: "Timeline") -> dict[str, np.ndarray]:
             read >= np.searchsorted(commit_times, start, side="left")
         )
         & (read <= np.searchsorted(commit_times, start, side="right")),
-        "jobs of a worker do not overlap": _starts_after_previous(timeline.worker, begin, sent),
     }
     if timeline.phases is not None:
         moments = [start, *(getattr(timeline.phases, name) for name in _PHASES), time]
@@ -104,10 +112,18 @@ def _has_accepted(timeline: "Timeline") -> np.ndarray:
     return holds
 
 
-def _starts_after_previous(worker: np.ndarray, begin: np.ndarray, sent: np.ndarray) -> np.ndarray:
-    order = np.lexsort((begin, worker))
+def _starts_after_previous(
+    timeline: "Timeline", begin: np.ndarray, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether a worker's arrivals, and its lost jobs and absences, start after what came before."""
+    tables: list[Any] = [timeline.lost]
+    if timeline.absences is not None:
+        tables.append(timeline.absences)
+    worker = np.concatenate([timeline.worker, *(table.worker for table in tables)])
+    begin = np.concatenate([begin, *(table.start_time for table in tables)])
+    end = np.concatenate([end, *(table.stop_time for table in tables)])
+    order = np.lexsort((end, begin, worker))
     same = worker[order][1:] == worker[order][:-1]
-    overlaps = begin[order][1:] < sent[order][:-1]
     holds = np.ones(len(worker), bool)
-    holds[order[1:]] = ~(same & overlaps)
-    return holds
+    holds[order[1:]] = ~(same & (begin[order][1:] < end[order][:-1]))
+    return holds[: timeline.num_arrivals], holds[timeline.num_arrivals :]

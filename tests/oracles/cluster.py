@@ -52,7 +52,7 @@ class Cluster:
         """The worker takes a job up now."""
         time = next(self.times[worker])
         sent = self.now + time
-        expires = time > limit
+        expires = sent > self.now + limit
         self.jobs.append(
             Job(
                 worker=worker,

@@ -106,13 +106,29 @@ def test_many_renewals_are_the_event_loop():
 def test_the_event_loop_decides_where_renewals_cannot():
     # Two jobs that start and end together, the one of the later worker handed out first.
     declined = 0
-    for seed, end in itertools.product(range(20), ({"num_commits": 12}, {"max_time": 6.0})):
+    ends = [{"num_commits": number} for number in (1, 7, 8, 12, 14)] + [{"max_time": 6.0}]
+    for seed, end in itertools.product(range(7), ends):
         for make in UNCOUPLED.values():
             protocol = make(3)
             expected = event_loop(protocol, COINS, 3, **end, seed=seed)
             assert_same_run(simulate_timeline(protocol, COINS, 3, **end, seed=seed), expected)
             declined += renewals(protocol, COINS, 3, **end, seed=seed) is None
-    assert 10 < declined < 120
+    assert 10 < declined < 7 * len(ends) * len(UNCOUPLED)
+
+
+def test_times_of_any_size_are_drawn_in_steps():
+    # Nine of ten jobs take no time to speak of: what the first ones tell of the rest is wrong.
+    law = runtimes.RuntimeModel(
+        "mixed", np.ones_like, lambda draws, worker: np.where(draws < 0.9, 1e-9 * draws, 1 + draws)
+    )
+    for end in ({"max_time": 100.0}, {"num_commits": 3000}):
+        for seed in range(5):
+            fast = renewals(protocols.asynchronous(), law, 4, **end, seed=seed)
+            assert fast.num_arrivals < 10_000
+            assert fast.end_time < 300
+    for protocol in (protocols.asynchronous(), protocols.synchronous()):
+        with pytest.raises(ValueError, match=r"pareto\(alpha=0.001.* drawn a time that is not fin"):
+            simulate_timeline(protocol, runtimes.pareto(0.001), 4, num_commits=500)
 
 
 PROTOCOLS = {

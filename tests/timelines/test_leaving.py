@@ -251,3 +251,22 @@ def test_turns_begin_with_who_comes_when_nobody_is_there():
     timeline = run(protocols.round_robin(), model, 2, num_commits=9)
     np.testing.assert_array_equal(timeline.worker, [0, 0, 1, 1, 1, 1, 0, 1, 0])
     np.testing.assert_array_equal(timeline.time, [1, 2, 5, 6, 7, 8, 8.25, 9, 9.25])
+
+
+def test_tokens_keep_step_when_jobs_are_lost():
+    model = runtimes.two_speed(4.0).with_failures(
+        runtimes.exponential(10.0), runtimes.exponential()
+    )
+    timeline = run(protocols.token_control(8, tolerance=0), model, 8, max_time=2000.0)
+    assert (timeline.lost.reason == Reason.FAILED).sum() > 1000
+    assert timeline.data_staleness.min() >= -3
+    assert 0.05 < np.mean(timeline.weight == 0) < 0.5
+
+
+def test_a_worker_may_be_gone_before_the_clock_can_tell():
+    # Some of its times until it fails are shorter than the clock's resolution.
+    model = runtimes.exponential().with_failures(
+        runtimes.gamma(10.0, cv=3.0), runtimes.exponential()
+    )
+    for name in ("asynchronous", "bounded_staleness", "synchronous"):
+        run(PROTOCOLS[name], model, 8, max_time=300.0).verify()

@@ -201,3 +201,10 @@ def test_bad_input_raises(changes, error, message):
     arguments = {"starts": 1.0, "runtimes": runtimes.gamma(), "num_commits": 2} | changes
     with pytest.raises(error, match=message):
         open_arrivals(arguments.pop("starts"), arguments.pop("runtimes"), **arguments)
+
+
+def test_a_rate_far_too_high_is_refused():
+    with pytest.raises(ValueError, match=r"the rate starts=1 is too high for deterministic"):
+        open_arrivals(1.0, runtimes.deterministic(1e10), num_commits=1)
+    with pytest.raises(ValueError, match=r"the rate starts=1e\+12 is too high"):
+        open_arrivals(1e12, runtimes.deterministic(1.0), max_time=1e3)

@@ -382,3 +382,20 @@ def test_the_weights_of_trials_are_corrected_for_those_that_fail():
     timeline = run(protocol, LAWS["exponential"], 1, num_commits=3000)
     weights = np.bincount(timeline.version, timeline.weight * timeline.accepted)
     assert weights.mean() == pytest.approx(1.0, abs=0.02)
+
+
+def test_a_job_just_at_its_time_limit_is_in_time():
+    for time in (0.1, 1 / 3):
+        timeline = run(
+            protocols.mindflayer(time), runtimes.deterministic(time), 1, max_time=30 * time
+        )
+        assert timeline.num_arrivals >= 29
+        assert not timeline.lost.aborted.any()
+
+
+def test_ringmaster_remembers_no_more_than_is_in_flight():
+    policy = protocols.ringmaster(10**9, stop=True).policy(4)
+    policy.begin(range(4), {}, 0)
+    for arrival in range(10_000):
+        policy.on_arrival(arrival % 4, 3, float(arrival))
+    assert len(policy._oldest) < 100

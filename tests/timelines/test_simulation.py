@@ -308,3 +308,17 @@ def test_verify_looks_at_what_is_lost_or_away():
         short = dataclasses.replace(table, worker=table.worker[1:])
         with pytest.raises(ValueError, match=f"timeline.{name} has columns of different lengths"):
             dataclasses.replace(good, **{name: short}).verify()
+
+
+def test_verify_knows_that_lost_jobs_take_their_worker():
+    good = simulate_timeline(protocols.ringmaster(1, stop=True), runtimes.gamma(), 3, max_time=9.0)
+    lost = good.lost
+    twice = dataclasses.replace(lost, start_time=np.zeros_like(lost.start_time))
+    with pytest.raises(ValueError, match=r"overlap"):
+        dataclasses.replace(good, lost=twice).verify()
+    nowhen = dataclasses.replace(good, end_time=np.inf)
+    with pytest.raises(ValueError, match="timeline.end_time must be a finite number > 0, got inf"):
+        nowhen.verify()
+    why = dataclasses.replace(lost, reason=np.full_like(lost.reason, 77))
+    with pytest.raises(ValueError, match="timeline.lost.reason must be one of"):
+        dataclasses.replace(good, lost=why).verify()

@@ -127,7 +127,7 @@ def test_tokens_start_from_the_version_of_the_switch():
             (1, 6, 8, 8.0, 12.0, True, True),  # too late, but it completes the batch
         ],
     )
-    np.testing.assert_array_equal(timeline.token, [0, 1, 2, 0, 3, 4, 5, 5, 4, 6, 7, 7, 8, 6])
+    np.testing.assert_array_equal(timeline.token, [0, 1, 2, 0, 3, 5, 5, 6, 4, 6, 7, 8, 8, 7])
     late = [4, 8, 13]
     np.testing.assert_array_equal(np.flatnonzero(timeline.weight == 0), late)
     np.testing.assert_array_equal(np.delete(timeline.weight, late), [1.0] * 4 + [0.5] * 7)
@@ -227,3 +227,18 @@ def test_workers_that_come_and_go_between_stages():
         timeline.verify()
         assert set(timeline.worker[-6:]) == {0, 1, 2}
         assert not ((timeline.worker == 0) & (timeline.time > 3.5) & (timeline.time < 7.25)).any()
+
+
+def test_who_was_in_flight_counts_as_handed_out():
+    stages = [(5.0, protocols.asynchronous()), (None, protocols.token_control(8, tolerance=0))]
+    timeline = run(stages, [1.0] * 8, max_time=50.0)
+    assert timeline.accepted[timeline.time > 6.0].all()
+    assert timeline.data_staleness[timeline.time > 6.0].max() == 0
+
+
+def test_stages_draw_for_themselves():
+    uniform = protocols.asynchronous("uniform", concurrency=1)
+    timeline = run([(100.0, uniform), (None, uniform)], [1.0] * 9, num_commits=200)
+    first, second = timeline.worker[:100], timeline.worker[100:]
+    assert not np.array_equal(first[:99], second[:99])
+    assert np.mean(first == second) < 0.25

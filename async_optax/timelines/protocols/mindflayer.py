@@ -126,7 +126,7 @@ def mindflayer(
         require_count("batch_size", batch_size)
     require_number("success_probability", success_probability, above=0, at_most=1)
     limits = np.asarray(time_limit, float)
-    if limits.ndim > 1:
+    if limits.ndim > 1 or not limits.size:
         raise ValueError(f"time_limit must be a number or one per worker, got shape {limits.shape}")
     limit = float(limits) if limits.ndim == 0 else tuple(limits.tolist())
     return MindFlayer(limit, batch_size, float(success_probability))

@@ -69,6 +69,9 @@ class _StoppingPolicy(Policy):
                 stopped.append(other)
         for restarted in (worker, *stopped):
             self._reads(restarted, self._version)
+        if len(self._oldest) > 4 * len(self._read) + 64:  # mostly of jobs that have arrived
+            live = [(read, other) for read, other in self._oldest if self._read.get(other) == read]
+            self._oldest = collections.deque(dict.fromkeys(live))
         return Decision(use, 1.0, use, (worker, *stopped), stopped)
 
     def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:

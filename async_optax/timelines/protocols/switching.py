@@ -9,6 +9,8 @@ import numpy as np
 from async_optax.timelines.protocols.policy import Decision, Policy, Protocol, require_workers
 from async_optax.validation import require_number
 
+_SEED_STEP = 1_000_003  # between stages: each draws for itself
+
 
 @dataclasses.dataclass(frozen=True)
 class Switching:
@@ -33,7 +35,10 @@ class Switching:
             time limit.
         """
         require_workers(num_workers)
-        policies = [(until, protocol.policy(num_workers, seed)) for until, protocol in self.stages]
+        policies = [
+            (until, protocol.policy(num_workers, (seed + stage * _SEED_STEP) % 2**31))
+            for stage, (until, protocol) in enumerate(self.stages)
+        ]
         for (_, protocol), (_, policy) in zip(self.stages, policies, strict=True):
             if policy.time_limits is not None:
                 raise ValueError(f"{protocol.name} sets time limits, and cannot be switched")
@@ -150,6 +155,8 @@ def switching(stages: Sequence[tuple[float | None, Any]]) -> Switching:
     References:
       Su et al., `GBA <https://arxiv.org/abs/2205.11048>`_, 2022, switches without tuning anew.
     """
+    if not isinstance(stages, Sequence) or isinstance(stages, str):
+        raise TypeError(f"stages must be (until, protocol) pairs, got {stages!r}")
     checked: list[tuple[float, Protocol]] = []
     for stage in stages:
         if not isinstance(stage, Sequence) or len(stage) != 2:

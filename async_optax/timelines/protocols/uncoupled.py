@@ -34,6 +34,7 @@ class UncoupledPolicy(Policy):
         """Hands the first tokens out; jobs in flight count as handed out when they read."""
         self._version = self._first_version = version
         self._tokens = {worker: version - staleness for worker, staleness in running.items()}
+        self._handed_out = len(running)
         for worker in idle:
             self._hand_out(worker)
         return idle
@@ -63,6 +64,11 @@ class UncoupledPolicy(Policy):
         """Starts the worker, with a token of its own."""
         self._hand_out(worker)
         return Decision(start=(worker,))
+
+    def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:
+        """Hands the lost job's place in the ideal order to the next one."""
+        self._handed_out -= num_lost
+        return Decision()
 
     def decide_all(
         self, job: np.ndarray

@@ -37,7 +37,8 @@ class Renewing:
         join = 0.0
         while True:
             leave = join + next(self.ends[worker])
-            yield join, leave
+            if leave > join:  # else it was gone before the clock could tell
+                yield join, leave
             if self.returns is None:
                 return
             join = leave + next(self.returns[worker])

@@ -49,7 +49,7 @@ def deterministic(times: float | Sequence[float] = 1.0) -> RuntimeModel:
     """
     require_number("times", np.asarray(times), above=0, scalar=False)
     given = np.asarray(times, np.float64)
-    if given.ndim > 1:
+    if given.ndim > 1 or not given.size:
         raise ValueError(f"times must be a number or one per worker, got shape {given.shape}")
     shown = times if given.size <= 8 else f"[{given.size} times]"
     return RuntimeModel(

@@ -95,7 +95,9 @@ class RuntimeModel:
     def _times(self, seed: int, part: int, worker: int, scale: float) -> Iterator[float]:
         draws, block = stream(seed, part, worker), _FIRST_BLOCK
         while True:
-            yield from (scale * self.quantile(draws.random(block), worker)).tolist()
+            times = scale * self.quantile(draws.random(block), worker)
+            require_finite(self.name, times)
+            yield from times.tolist()
             block = min(4 * block, _LARGEST_BLOCK)
 
     def with_machines(self, law: "RuntimeModel") -> "RuntimeModel":
@@ -148,6 +150,8 @@ class RuntimeModel:
         """
         self._require_without("transfers", self.download, self.upload)
         given = {k: v for k, v in {"download": download, "upload": upload}.items() if v is not None}
+        if not given:
+            raise ValueError("with_transfers needs a law for download, upload, or both")
         for name, law in given.items():
             require_law(name, law)
         shown = ", ".join(f"{name}={law.name}" for name, law in given.items())
@@ -159,7 +163,8 @@ class RuntimeModel:
         """Returns the model with a server that handles arrivals one after another.
 
         An upload that ends while the server is busy queues, first come first served. The job
-        arrives, and the worker hears of it, when the server is done with it.
+        arrives, and the worker hears of it, when the server is done with it. One that is thrown
+        away while it queues, or whose worker leaves, is lost, and takes the server's time still.
 
         Args:
           law: of the server's time per arrival.
@@ -299,6 +304,12 @@ def require_law(name: str, law: Any) -> None:
             f"{name} must be a plain law of times, without transfers, server, speeds or failures; "
             f"got {law.name}"
         )
+
+
+def require_finite(name: str, times: np.ndarray) -> None:
+    """Raises ``ValueError`` if a law with too heavy a tail has drawn an infinite time."""
+    if not np.isfinite(times).all():
+        raise ValueError(f"{name} has drawn a time that is not finite: its tail is too heavy")
 
 
 def per_worker(name: str, values: np.ndarray, num_workers: int) -> np.ndarray:
