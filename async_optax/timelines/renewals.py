@@ -3,7 +3,7 @@
 import numpy as np
 
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
-from async_optax.timelines.runtimes.model import RuntimeModel, require_finite
+from async_optax.timelines.runtimes.model import RuntimeModel
 from async_optax.timelines.runtimes.streams import COMPUTE, stream
 from async_optax.timelines.side_tables import LostJobs, Reason
 from async_optax.timelines.timeline import Timeline
@@ -95,7 +95,7 @@ class _Renewals:
     """Arrival times of every worker up to some time, drawn in rounds."""
 
     def __init__(self, model: RuntimeModel, num_workers: int, seed: int):
-        self._name, self._quantile = model.name, model.quantile
+        self._model = model
         self._scales = model.scales(num_workers, seed)
         self._streams = [stream(seed, COMPUTE, worker) for worker in range(num_workers)]
         self._num_drawn = np.zeros(num_workers, np.int64)
@@ -110,9 +110,8 @@ class _Renewals:
         spans = list(zip((ends - counts).tolist(), ends.tolist(), strict=True))
         for worker, (begin, end) in zip(workers.tolist(), spans, strict=True):
             self._streams[worker].random(out=times[begin:end])
-        times = self._quantile(times, np.repeat(workers.astype(np.int32), counts))
-        times = times * np.repeat(self._scales[workers], counts)
-        require_finite(self._name, times)
+        owner, scales = np.repeat(workers.astype(np.int32), counts), self._scales[workers]
+        times = self._model.times(times, owner, np.repeat(scales, counts))
         # One after another, as a clock would: the same sums as in the event loop, to the bit.
         times[ends - counts] += self._last[workers]
         for begin, end in spans:
@@ -139,7 +138,9 @@ class _Renewals:
                 missing = _SPARE * (horizon - last) * num_drawn / last
             missing = np.minimum(np.nan_to_num(missing, nan=0.0), _GROWTH * num_drawn)
             if self._num_drawn.sum() + missing.sum() > _MOST:
-                raise ValueError(f"{self._name} makes more arrivals than the {_MOST} possible")
+                raise ValueError(
+                    f"{self._model.name} makes more arrivals than the {_MOST} possible"
+                )
             self._draw(workers, _FIRST_DRAWS + missing.astype(np.int64))
 
     def _count(self, horizon: float) -> int:

@@ -92,12 +92,22 @@ class RuntimeModel:
             scales *= law.quantile(factors, np.arange(num_workers))
         return scales
 
+    def times(self, draws: np.ndarray, worker: Any, scale: Any) -> np.ndarray:
+        """Returns the compute times that uniform draws mean for workers of these scales.
+
+        Raises:
+          ValueError: if one is not finite.
+        """
+        with np.errstate(over="ignore"):
+            times = scale * self.quantile(draws, worker)
+        if not np.isfinite(times).all():
+            raise ValueError(f"{self.name} has drawn a time that is not finite: too heavy a tail")
+        return times
+
     def _times(self, seed: int, part: int, worker: int, scale: float) -> Iterator[float]:
         draws, block = stream(seed, part, worker), _FIRST_BLOCK
         while True:
-            times = scale * self.quantile(draws.random(block), worker)
-            require_finite(self.name, times)
-            yield from times.tolist()
+            yield from self.times(draws.random(block), worker, scale).tolist()
             block = min(4 * block, _LARGEST_BLOCK)
 
     def with_machines(self, law: "RuntimeModel") -> "RuntimeModel":
@@ -304,12 +314,6 @@ def require_law(name: str, law: Any) -> None:
             f"{name} must be a plain law of times, without transfers, server, speeds or failures; "
             f"got {law.name}"
         )
-
-
-def require_finite(name: str, times: np.ndarray) -> None:
-    """Raises ``ValueError`` if a law with too heavy a tail has drawn an infinite time."""
-    if not np.isfinite(times).all():
-        raise ValueError(f"{name} has drawn a time that is not finite: its tail is too heavy")
 
 
 def per_worker(name: str, values: np.ndarray, num_workers: int) -> np.ndarray:
