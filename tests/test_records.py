@@ -103,3 +103,35 @@ def test_what_the_demo_page_says_of_rate_four():
     page = " ".join((ROOT / "experiments/demo/README.md").read_text().split())
     low, high = min(row["final_accuracies"]), max(row["final_accuracies"])
     assert f"at {low:.2f} to {high:.2f} with it" in page
+
+
+def test_the_timelines_benchmark_shows_what_is_claimed():
+    page = (ROOT / "benchmarks/README.md").read_text()
+    results = json.loads((ROOT / "benchmarks/results/timelines.json").read_text())
+    assert {row["claim"] for row in results["speed"].values()} == {1.0, 5.0, None}
+    for name, row in results["speed"].items():
+        claim = "-" if row["claim"] is None else f"{row['claim']:g}"
+        assert row["arrivals"] >= 1e6
+        assert row["seconds"] <= (row["claim"] or 10.0)
+        assert row["bytes_per_arrival"] <= 100
+        cells = [f"{row['seconds']:.2f}", claim, f"{row['ratio_to_bare_loop']:.2f}"]
+        assert f"| {name} | {' | '.join(cells)} | {row['bytes_per_arrival']:.0f} |" in page
+    for name, rows in results["growth"].items():
+        assert list(rows) == ["10", "100", "1000", "10000", "100000"]
+        cells = [f"{row['seconds']:.2f}" for row in rows.values()]
+        assert f"| {name} | {' | '.join(cells)} |" in page
+
+
+def test_measured_times_keep_to_the_theory():
+    results = json.loads((ROOT / "benchmarks/results/timelines.json").read_text())
+    page = (ROOT / "benchmarks/README.md").read_text()
+    names = ("rennala", "rennala_no_stop", "ringmaster", "ringmaster_stop")
+    for row in results["theory"]:
+        assert abs(row["rennala"] - row["rennala_exact"]) < 1e-9 * row["rennala"]
+        assert row["rennala"] <= row["bound"]
+        assert max(row[f"{name}_longest"] for name in names) <= 2 * row["bound"]
+        # On unequal machines, who waits for all pays for it.
+        if row["exponent"] >= 1 and row["number"] <= 100:
+            assert row["synchronous"] > 1.5 * max(row[name] for name in names)
+        cells = [f"{row['exponent']:g}", str(row["number"]), f"{row['bound']:.2f}"]
+        assert f"| {' | '.join(cells)} |" in page

@@ -23,7 +23,7 @@ _FORMATS = {
     "stop_time": "d",
     "reason": "b",
 }
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 17
 _FIRST_ROWS = 1 << 14
 
 

@@ -11,7 +11,7 @@ from async_optax.timelines.runtimes.speeds import Speeds
 from async_optax.timelines.runtimes.streams import COMPUTE, DOWNTIME, MACHINES, UPTIME, stream
 from async_optax.validation import require_count, require_seed
 
-_FIRST_BLOCK, _LARGEST_BLOCK = 4, 64  # draws per call of a quantile: amortises its overhead
+_FIRST_BLOCK, _LARGEST_BLOCK = 4, 32  # draws per call of a quantile: amortises its overhead
 
 
 @dataclasses.dataclass(frozen=True)
