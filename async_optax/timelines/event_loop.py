@@ -1,7 +1,8 @@
 """The event loop: handles what happens on workers and server in the order of time."""
 
 import collections
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from heapq import heapify, heappop, heappush
 
 import numpy as np
@@ -35,10 +36,15 @@ class EventLoop:
 
     def __init__(self, name: str, policy: Policy, model: RuntimeModel, num_workers: int, seed: int):
         self._name, self._policy, self._num_workers = name, policy, num_workers
-        self._compute = _draws(model, num_workers, seed, COMPUTE)
-        self._download = model.download and _draws(model.download, num_workers, seed, DOWNLOAD)
-        self._upload = model.upload and _draws(model.upload, num_workers, seed, UPLOAD)
-        self._serve = _draws(model.server, 1, seed, SERVER)[0] if model.server else None
+        parts = [
+            _times(law, num_workers, seed, part)
+            for law, part in ((model.download, DOWNLOAD), (model, COMPUTE), (model.upload, UPLOAD))
+        ]
+        # Of each worker's next job.
+        self._compute = [times.__next__ for times in parts[1]]
+        self._parts = [times.__next__ for times in map(zip, *parts)]
+        self._serve = _times(model.server, 1, seed, SERVER)[0].__next__
+        self._serves = model.server is not None
         self._server_free = 0.0
         self._speeds = model.speeds
         if model.speeds:
@@ -93,7 +99,8 @@ class EventLoop:
                 if released:
                     self._release(released)
             elif kind == _SENT:
-                self._queue_at_server(worker, order)
+                self._server_free = max(time, self._server_free) + self._serve()
+                heappush(events, (self._server_free, _ARRIVAL, order, worker))
             elif kind == _TIMEOUT:
                 self._lose(worker, Reason.EXPIRED)
                 self._follow(worker, self._policy.on_timeout(worker, time))
@@ -151,7 +158,7 @@ class EventLoop:
             job = order, read_version, start, begin, *self._stages(worker, begin)
             self._jobs[worker] = job
             arrives = job[-1]
-            if self._serve:
+            if self._serves:
                 kind = _SENT
         if self._limits and arrives > begin + self._limits[worker]:
             arrives, kind = begin + self._limits[worker], _TIMEOUT
@@ -159,15 +166,10 @@ class EventLoop:
 
     def _stages(self, worker: int, begin: float) -> tuple[float, float, float]:
         """Returns when a job computes, uploads and is sent."""
-        compute = begin + self._download[worker]() if self._download else begin
-        work = self._compute[worker]()
-        upload = self._speeds.finish(worker, compute, work) if self._speeds else compute + work
-        return compute, upload, upload + self._upload[worker]() if self._upload else upload
-
-    def _queue_at_server(self, worker: int, order: int) -> None:
-        assert self._serve is not None
-        self._server_free = max(self._time, self._server_free) + self._serve()
-        heappush(self._events, (self._server_free, _ARRIVAL, order, worker))
+        download, work, upload = self._parts[worker]()
+        compute = begin + download
+        end = self._speeds.finish(worker, compute, work) if self._speeds else compute + work
+        return compute, end, end + upload
 
     def _arrive(self, worker: int) -> Sequence[int]:
         """The server handles an arrival; returns whose arrivals, put aside, it handles next."""
@@ -300,7 +302,10 @@ class EventLoop:
         )
 
 
-def _draws(
-    model: RuntimeModel, num_workers: int, seed: int, part: int
-) -> list[Callable[[], float]]:
-    return [times.__next__ for times in model.part_times(num_workers, seed, part)]
+def _times(
+    model: RuntimeModel | None, num_workers: int, seed: int, part: int
+) -> list[Iterator[float]]:
+    """The streams of a part of the jobs; without a law it takes no time."""
+    if model is None:
+        return [itertools.repeat(0.0)] * num_workers
+    return model.part_times(num_workers, seed, part)
