@@ -138,6 +138,8 @@ class EventLoop:
     def _start(self, workers: Sequence[int]) -> None:
         """Hands out one job each, on the current version."""
         for worker in workers:
+            if not 0 <= worker < self._num_workers:
+                raise ValueError(f"{self._name} starts worker {worker} of {self._num_workers}")
             if self._jobs[worker] is _IDLE:
                 if not self._present[worker]:
                     raise ValueError(f"{self._name} starts worker {worker}, which is away")

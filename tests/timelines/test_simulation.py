@@ -237,6 +237,9 @@ def test_impossible_decisions_raise():
     times = runtimes.deterministic([1.0, 3.0])
     with pytest.raises(ValueError, match="stubborn starts worker 1, which is still computing"):
         simulate_timeline(_Stubborn([1]), times, 2, num_commits=3)
+    for nobody in (2, -1):
+        with pytest.raises(ValueError, match=f"stubborn starts worker {nobody} of 2"):
+            simulate_timeline(_Stubborn([nobody]), times, 2, num_commits=3)
     with pytest.raises(ValueError, match="stubborn stalls at time 3 after 2 of 3 commits"):
         simulate_timeline(_Stubborn([]), times, 2, num_commits=3)
 
