@@ -1,5 +1,6 @@
 """Pictures of utilisation: what each worker's time goes into."""
 
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ SHARES: dict[str, dict[str, Any]] = {
     "waits": {"facecolor": "#DDDDDD"},
 }
 _MAX_BARS = 64
-_COLUMNS = 4
+_COLUMNS, _TITLE_WIDTH = 4, 36
 _VISIBLE = 1e-4
 
 
@@ -44,7 +45,7 @@ def plot_utilisation(path: Path | str, timelines: Mapping[str, Timeline]) -> Non
     occur: set[str] = set()
     for axes, (title, timeline) in zip(panels.flat, timelines.items(), strict=False):
         occur |= _draw_shares(axes, timeline)
-        axes.set_title(title, loc="left", fontsize=9)
+        axes.set_title(textwrap.fill(title, _TITLE_WIDTH), loc="left", fontsize=9)
     for axes in panels.flat[len(timelines) :]:
         axes.set_axis_off()
     for axes in panels[:, 0]:
