@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from async_optax.timelines.horizon import require_horizon
 from async_optax.timelines.runtimes.model import RuntimeModel, require_law
 from async_optax.timelines.runtimes.streams import VISITORS, stream
 from async_optax.timelines.side_tables import Absences, LostJobs, Reason
@@ -60,17 +61,8 @@ def open_arrivals(
     require_law("runtimes", runtimes)
     require_count("size", size)
     require_seed(seed)
-    if (num_commits is None) == (max_time is None):
-        raise ValueError(
-            "give exactly one of num_commits and max_time, "
-            f"got num_commits={num_commits} and max_time={max_time}"
-        )
-    if num_commits is not None:
-        require_count("num_commits", num_commits)
-    if max_time is not None:
-        require_number("max_time", max_time, above=0)
     num_arrivals = None if num_commits is None else num_commits * size
-    horizon = np.inf if max_time is None else float(max_time)
+    horizon = require_horizon(num_commits, max_time)
     if np.ndim(starts):
         start = _given_starts(np.asarray(starts))
         if num_arrivals is not None and len(start) < num_arrivals:

@@ -1,14 +1,13 @@
 """From a protocol and a runtime model to a timeline."""
 
-import numpy as np
-
 from async_optax.timelines.event_loop import EventLoop
+from async_optax.timelines.horizon import require_horizon
 from async_optax.timelines.protocols.policy import Protocol
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
 from async_optax.timelines.renewals import renewal_timeline
 from async_optax.timelines.runtimes.model import RuntimeModel
 from async_optax.timelines.timeline import Timeline
-from async_optax.validation import require_count, require_number, require_seed
+from async_optax.validation import require_count, require_seed
 
 
 def simulate_timeline(
@@ -65,16 +64,7 @@ def simulate_timeline(
         raise TypeError(f"runtimes must be a model such as runtimes.gamma(), got {runtimes!r}")
     require_count("num_workers", num_workers)
     require_seed(seed)
-    if (num_commits is None) == (max_time is None):
-        raise ValueError(
-            "give exactly one of num_commits and max_time, "
-            f"got num_commits={num_commits} and max_time={max_time}"
-        )
-    if num_commits is not None:
-        require_count("num_commits", num_commits)
-    if max_time is not None:
-        require_number("max_time", max_time, above=0)
-    horizon = np.inf if max_time is None else float(max_time)
+    horizon = require_horizon(num_commits, max_time)
     policy = protocol.policy(num_workers, seed)
     if isinstance(policy, UncoupledPolicy) and runtimes.only_computes:
         timeline = renewal_timeline(policy, runtimes, num_workers, num_commits, horizon, seed)
