@@ -168,7 +168,8 @@ def theory():
                 )
                 blocks = np.diff(timeline.commit_times[per_block - 1 :: per_block], prepend=0.0)
                 row[name] = float(blocks.mean())
-                row[f"{name}_longest"] = float(blocks.max())
+                if name != "synchronous":
+                    row[f"{name}_longest"] = float(blocks.max())
             # A synchronous commit has as many gradients as workers.
             row["synchronous"] *= number / THEORY_WORKERS
             rows.append(row)

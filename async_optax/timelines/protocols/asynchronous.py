@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from async_optax.timelines.protocols.draws import uniforms
-from async_optax.timelines.protocols.policy import Crew, Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import CrewPolicy, Decision, Policy
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
 from async_optax.validation import require_choice, require_count
 
@@ -26,7 +26,7 @@ class Asynchronous:
 
     def policy(self, num_workers: int, seed: int = 0) -> Policy:
         """Returns a fresh policy."""
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         if self.assignment == "immediate":
             return UncoupledPolicy(1)
         draws = uniforms(seed)
@@ -44,30 +44,29 @@ def _shuffled(num_workers: int, draws: Iterator[float]) -> Iterator[int]:
         yield from sorted(range(num_workers), key=keys.__getitem__)
 
 
-class _AssigningPolicy(Policy):
+class _AssigningPolicy(CrewPolicy):
     """Keeps ``concurrency`` jobs in flight; each goes to the worker whose turn it is."""
 
     queues = True
 
     def __init__(self, turns: Iterator[int], concurrency: int):
+        super().__init__()
         self._turns = turns
         self._concurrency = concurrency
         self._in_flight = 0
-        self._crew = Crew()
 
     def begin(self, idle: Sequence[int], running: Mapping[int, int], version: int) -> Sequence[int]:
-        del version
-        self._crew.begin(idle, running)
+        super().begin(idle, running, version)
         self._in_flight = len(running)
         return self._assign()
 
     def _assign(self) -> list[int]:
         """Fills up to the concurrency; those who are away are passed over."""
         chosen: list[int] = []
-        if self._crew.present:
+        if self._present:
             while self._in_flight < self._concurrency:
                 worker = next(self._turns)
-                if worker in self._crew.present:
+                if worker in self._present:
                     chosen.append(worker)
                     self._in_flight += 1
         return chosen
@@ -77,12 +76,12 @@ class _AssigningPolicy(Policy):
         return Decision(True, 1.0, True, self._assign())
 
     def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:
-        self._crew.leave(worker)
+        super().on_leave(worker, num_lost, time)
         self._in_flight -= num_lost
         return Decision(start=self._assign())
 
     def on_join(self, worker: int, time: float) -> Decision:
-        self._crew.join(worker)
+        super().on_join(worker, time)
         return Decision(start=self._assign())
 
 

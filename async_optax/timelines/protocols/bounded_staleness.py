@@ -4,7 +4,7 @@ import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from async_optax.timelines.protocols.policy import Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import Decision, Policy
 from async_optax.validation import require_count
 
 
@@ -22,7 +22,7 @@ class BoundedStaleness:
     def policy(self, num_workers: int, seed: int = 0) -> Policy:
         """Returns a fresh policy."""
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         return _ClockPolicy(self.bound)
 
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from async_optax.timelines.protocols.policy import Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import Decision, Policy
 from async_optax.timelines.protocols.uncoupled import UncoupledPolicy
 from async_optax.validation import require_count
 
@@ -26,7 +26,7 @@ class Buffered:
           ValueError: if it would wait for more uploads than there are workers.
         """
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         if not self.wait:
             return UncoupledPolicy(self.size)
         if self.size > num_workers:

@@ -1,11 +1,11 @@
 """Trials with a time limit: a job that takes too long is thrown away and tried anew."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from async_optax.timelines.protocols.policy import Crew, Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import CrewPolicy, Decision, Policy
 from async_optax.validation import require_count, require_number
 
 
@@ -32,7 +32,7 @@ class MindFlayer:
           ValueError: if there is not one time limit for all, or one per worker.
         """
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         limits = [self.time_limit] * num_workers if isinstance(self.time_limit, float) else None
         limits = list(self.time_limit) if limits is None else limits  # type: ignore[arg-type]
         if len(limits) != num_workers:
@@ -40,18 +40,13 @@ class MindFlayer:
         return _TrialPolicy(limits, self.batch_size or num_workers, self.success_probability)
 
 
-class _TrialPolicy(Policy):
+class _TrialPolicy(CrewPolicy):
     def __init__(self, limits: Sequence[float], batch_size: int, success_probability: float):
+        super().__init__()
         self.time_limits = limits
         self._batch_size = batch_size
         self._weight = 1 / (batch_size * success_probability)
         self._trials = self._successes = 0
-        self._crew = Crew()
-
-    def begin(self, idle: Sequence[int], running: Mapping[int, int], version: int) -> Sequence[int]:
-        del version
-        self._crew.begin(idle, running)
-        return idle
 
     def on_arrival(self, worker: int, staleness: int, time: float) -> Decision:
         self._successes += 1
@@ -61,12 +56,8 @@ class _TrialPolicy(Policy):
         return self._after_trial((worker,))
 
     def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:
-        self._crew.leave(worker)
-        return self._after_trial(()) if num_lost else Decision()
-
-    def on_join(self, worker: int, time: float) -> Decision:
-        self._crew.join(worker)
-        return Decision(start=(worker,))
+        decision = super().on_leave(worker, num_lost, time)
+        return self._after_trial(()) if num_lost else decision
 
     def _after_trial(self, free: tuple[int, ...], accept: bool = False) -> Decision:
         self._trials += 1
@@ -76,9 +67,7 @@ class _TrialPolicy(Policy):
         self._trials = self._successes = 0
         if not commit:  # nothing to commit: everyone's version is still the current one
             return Decision(start=free)
-        everyone = list(self._crew.present)
-        others = [other for other in everyone if other not in free]
-        return Decision(accept, self._weight, True, everyone, others)
+        return Decision(accept, self._weight, True, *self._restart_all_but(*free))
 
 
 def mindflayer(

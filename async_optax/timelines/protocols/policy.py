@@ -4,8 +4,6 @@ import abc
 import typing
 from collections.abc import Mapping, Sequence
 
-from async_optax.validation import require_count
-
 
 class Decision(typing.NamedTuple):
     """What the server does when something happens.
@@ -97,29 +95,28 @@ class Protocol(typing.Protocol):
         """
 
 
-class Crew:
-    """The workers that are there, for policies that must know."""
+class CrewPolicy(Policy):
+    """A policy that knows which workers are there, and starts them when they come."""
 
     def __init__(self) -> None:
-        self.present: dict[int, None] = {}  # an ordered set
+        self._present: dict[int, None] = {}  # an ordered set
 
-    def begin(self, idle: Sequence[int], running: Mapping[int, int]) -> None:
-        """Takes note of who is there at the start."""
-        self.present = dict.fromkeys(sorted([*idle, *running]))
+    def begin(self, idle: Sequence[int], running: Mapping[int, int], version: int) -> Sequence[int]:
+        """Takes note of who is there; starts all that are idle."""
+        del version
+        self._present = dict.fromkeys(sorted([*idle, *running]))
+        return idle
 
-    def join(self, worker: int) -> None:
-        """Takes note of a worker that came."""
-        self.present[worker] = None
-
-    def leave(self, worker: int) -> None:
+    def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:
         """Takes note of a worker that left."""
-        self.present.pop(worker, None)
+        self._present.pop(worker, None)
+        return Decision()
 
-    def others(self, worker: int) -> list[int]:
-        """Returns all that are there but ``worker``."""
-        return [other for other in self.present if other != worker]
+    def on_join(self, worker: int, time: float) -> Decision:
+        """Takes note of a worker that came, and starts it."""
+        self._present[worker] = None
+        return Decision(start=(worker,))
 
-
-def require_workers(num_workers: int) -> None:
-    """Raises unless ``num_workers`` is an integer >= 1."""
-    require_count("num_workers", num_workers)
+    def _restart_all_but(self, *free: int) -> tuple[list[int], list[int]]:
+        """Returns everyone, in order, to start; and those but ``free``, who must stop first."""
+        return list(self._present), [worker for worker in self._present if worker not in free]

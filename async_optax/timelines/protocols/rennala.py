@@ -1,9 +1,8 @@
 """A fixed number of fresh gradients per commit, from whoever is fast."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
-from async_optax.timelines.protocols.policy import Crew, Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import CrewPolicy, Decision, Policy
 from async_optax.validation import require_count
 
 
@@ -22,21 +21,16 @@ class Rennala:
     def policy(self, num_workers: int, seed: int = 0) -> Policy:
         """Returns a fresh policy."""
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         return _FreshPolicy(self.batch_size, self.stop)
 
 
-class _FreshPolicy(Policy):
+class _FreshPolicy(CrewPolicy):
     def __init__(self, batch_size: int, stop: bool):
+        super().__init__()
         self._batch_size = batch_size
         self._stop = stop
         self._gathered = 0
-        self._crew = Crew()
-
-    def begin(self, idle: Sequence[int], running: Mapping[int, int], version: int) -> Sequence[int]:
-        del version
-        self._crew.begin(idle, running)
-        return idle
 
     def on_arrival(self, worker: int, staleness: int, time: float) -> Decision:
         if staleness:
@@ -47,16 +41,7 @@ class _FreshPolicy(Policy):
         self._gathered = 0
         if not self._stop:
             return Decision(True, 1 / self._batch_size, True, (worker,))
-        everyone, others = list(self._crew.present), self._crew.others(worker)
-        return Decision(True, 1 / self._batch_size, True, everyone, others)
-
-    def on_leave(self, worker: int, num_lost: int, time: float) -> Decision:
-        self._crew.leave(worker)
-        return Decision()
-
-    def on_join(self, worker: int, time: float) -> Decision:
-        self._crew.join(worker)
-        return Decision(start=(worker,))
+        return Decision(True, 1 / self._batch_size, True, *self._restart_all_but(worker))
 
 
 def rennala(batch_size: int, stop: bool = True) -> Rennala:

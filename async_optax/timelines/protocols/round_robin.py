@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from async_optax.timelines.protocols.policy import Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import Decision, Policy
+from async_optax.validation import require_count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,7 +16,7 @@ class RoundRobin:
     def policy(self, num_workers: int, seed: int = 0) -> Policy:
         """Returns a fresh policy."""
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         return _TurnPolicy(num_workers)
 
 

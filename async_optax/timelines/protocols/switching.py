@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from async_optax.timelines.protocols.policy import Decision, Policy, Protocol, require_workers
-from async_optax.validation import require_number
+from async_optax.timelines.protocols.policy import Decision, Policy, Protocol
+from async_optax.validation import require_count, require_number
 
 _SEED_STEP = 1_000_003  # between stages: each draws for itself
 
@@ -34,7 +34,7 @@ class Switching:
           ValueError: if a stage cannot run with that many workers, or throws jobs away after a
             time limit.
         """
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         policies = [
             (until, protocol.policy(num_workers, (seed + stage * _SEED_STEP) % 2**31))
             for stage, (until, protocol) in enumerate(self.stages)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 from async_optax.timelines.protocols.draws import sample, uniforms
-from async_optax.timelines.protocols.policy import Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import Decision, Policy
 from async_optax.validation import require_count
 
 
@@ -29,7 +29,7 @@ class Synchronous:
           ValueError: if the cohort is larger than the number of workers, or all of a round, or
             more, are backup.
         """
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         if self.cohort is not None and self.cohort > num_workers:
             raise ValueError(
                 f"{self.name} draws more workers than the {num_workers} there are: "

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from async_optax.timelines.protocols.policy import Decision, Policy, require_workers
+from async_optax.timelines.protocols.policy import Decision, Policy
 from async_optax.validation import require_count
 
 
@@ -112,7 +112,7 @@ class Softsync:
           ValueError: if there are fewer workers than ``splits``.
         """
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         if self.splits > num_workers:
             raise ValueError(
                 f"softsync({self.splits}) needs >= {self.splits} workers, got {num_workers}"
@@ -164,7 +164,7 @@ class TokenControl:
     def policy(self, num_workers: int, seed: int = 0) -> Policy:
         """Returns a fresh policy."""
         del seed
-        require_workers(num_workers)
+        require_count("num_workers", num_workers)
         return UncoupledPolicy(self.global_batch, self.tolerance)
 
 
