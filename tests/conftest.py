@@ -5,6 +5,7 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_num_cpu_devices", 8)  # for meshes; one device is used unless asked
 
 # Each new shape compiles: a deadline would measure the compiler.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None, max_examples=50)

@@ -13,6 +13,7 @@ import async_optax as ao
 
 ROOT = pathlib.Path(__file__).parents[1]
 EXTRAS = ("tyro", "rich", "matplotlib", "sklearn", "flax", "tensorflow_datasets", "ray", "pyarrow")
+EXTRAS += ("orbax", "xarray", "h5netcdf", "h5py")
 MODULES = [m.name for m in pkgutil.walk_packages(ao.__path__, "async_optax.")]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from async_optax.engine.plan import Plan, cut_waves
-from async_optax.engine.program import MAX_ARRIVALS, MAX_SEGMENTS, Chunk
+from async_optax.engine.states import MAX_SEGMENTS, Chunk
 from async_optax.validation import require_count
 
 
@@ -87,9 +87,11 @@ class Chunker:
 
     Attributes:
       starts: int64 ``[num_waves + 1]``, the first arrival of each wave.
+      capacity: largest number of arrivals in a chunk; it decides the shapes.
     """
 
-    def __init__(self, plan: Plan, lanes: int, evaluations: Evaluations):
+    def __init__(self, plan: Plan, lanes: int, evaluations: Evaluations, capacity: int):
+        self.capacity = capacity
         boundaries = np.unique(np.append(evaluations.position, plan.num_arrivals))
         self.starts = cut_waves(plan, lanes, boundaries)
         self._lanes = lanes
@@ -101,9 +103,25 @@ class Chunker:
         self._weights = plan.weight
 
     @property
+    def num_rows(self) -> int:
+        """Rows of a chunk: a wave that starts at the last arrival must find its lanes."""
+        return self.capacity + self._lanes
+
+    @property
     def num_waves(self) -> int:
         """Number of waves of the whole plan."""
         return len(self.starts) - 1
+
+    def wave_at(self, position: int) -> int:
+        """Returns the wave that starts after so many arrivals.
+
+        Raises:
+          ValueError: if no wave starts there.
+        """
+        wave = int(np.searchsorted(self.starts, position))
+        if wave == len(self.starts) or self.starts[wave] != position:
+            raise ValueError(f"no wave starts after {position} arrivals")
+        return wave
 
     def chunk(
         self, first_wave: int, first_evaluation: int, num_arrivals: int
@@ -113,11 +131,11 @@ class Chunker:
         Args:
           first_wave: where it starts.
           first_evaluation: the next evaluation that is due.
-          num_arrivals: about how many arrivals it should hold, at most ``MAX_ARRIVALS``.
+          num_arrivals: about how many arrivals it should hold, at most the capacity.
         """
         starts = self.starts
         first = starts[first_wave]
-        limit = first + min(max(num_arrivals, self._lanes), MAX_ARRIVALS)
+        limit = first + min(max(num_arrivals, self._lanes), self.capacity)
         last_wave = int(np.searchsorted(starts, limit, side="right")) - 1
         due = self._evaluation_waves[first_evaluation : first_evaluation + MAX_SEGMENTS - 1]
         num_due = int(np.searchsorted(due, last_wave, side="right"))
@@ -126,18 +144,33 @@ class Chunker:
         ends = np.append(due[:num_due], last_wave) - first_wave
         arrivals = slice(first, starts[last_wave])
         wave_starts = starts[first_wave : last_wave + 1] - first
-        chunk = Chunk(
-            integers=_padded(self._integers[arrivals], MAX_ARRIVALS + self._lanes),
-            weights=_padded(self._weights[arrivals], MAX_ARRIVALS + self._lanes),
-            wave_starts=_padded(wave_starts.astype(np.int32), MAX_ARRIVALS + 1),
-            segment_ends=_padded(ends.astype(np.int32), MAX_SEGMENTS),
-            evaluates=_padded(np.arange(num_due + 1) < num_due, MAX_SEGMENTS),
-            num_segments=np.int32(num_due + 1),
-        )
+        chunk = self._packed(arrivals, wave_starts, ends)
         span = ChunkSpan(
             int(first), int(starts[last_wave]), first_evaluation, first_evaluation + num_due
         )
         return chunk, span, last_wave
+
+    def trial(self, num_arrivals: int, arrivals_per_wave: int) -> Chunk:
+        """Returns a chunk of waves of one length, whatever they read.
+
+        It is for measuring: what it computes means nothing.
+        """
+        arrivals = np.arange(num_arrivals) % len(self._integers)
+        wave_starts = np.append(np.arange(0, num_arrivals, arrivals_per_wave), num_arrivals)
+        return self._packed(arrivals, wave_starts, np.array([len(wave_starts) - 1]))
+
+    def _packed(
+        self, arrivals: slice | np.ndarray, wave_starts: np.ndarray, segment_ends: np.ndarray
+    ) -> Chunk:
+        num_due = len(segment_ends) - 1
+        return Chunk(
+            integers=_padded(self._integers[arrivals], self.num_rows),
+            weights=_padded(self._weights[arrivals], self.num_rows),
+            wave_starts=_padded(wave_starts.astype(np.int32), self.capacity + 1),
+            segment_ends=_padded(segment_ends.astype(np.int32), MAX_SEGMENTS),
+            evaluates=_padded(np.arange(num_due + 1) < num_due, MAX_SEGMENTS),
+            num_segments=np.int32(num_due + 1),
+        )
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:

@@ -1,42 +1,70 @@
-"""The width of a wave: chosen by measuring."""
+"""The width of a wave: chosen by what was measured, for the waves that a timeline has."""
 
-import time
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Hashable
 
 from async_optax.engine.result import LaneChoice
 from async_optax.validation import require_count
 
 _MIN_MEASURED = 0.02  # seconds of work behind one measurement
+_REPEATS = 3
 _MIN_WORTHWHILE = 2.0  # seconds; measuring compiles a program per width
+
+
+@dataclasses.dataclass(frozen=True)
+class WaveCost:
+    """What a wave costs: ``per_wave + per_arrival * arrivals`` seconds, padding included.
+
+    Attributes:
+      per_wave: seconds for its gradients, however many of its lanes are filled.
+      per_arrival: seconds for applying one arrival.
+    """
+
+    per_wave: float
+    per_arrival: float
+
+    def mean(self, arrivals_per_wave: float) -> float:
+        """Seconds per arrival if waves hold so many on average."""
+        return self.per_arrival + self.per_wave / arrivals_per_wave
+
+
+_COSTS: dict[Hashable, dict[int, WaveCost]] = {}  # by problem, shapes and device; then by width
 
 
 def choose_lanes(
     lanes: int | str,
     num_arrivals: int,
     mean_wave: Callable[[int], float],
-    measure: Callable[[int, int], float],
+    measure: Callable[[int, int, int], float],
+    *,
     max_lanes: int,
+    setting: Hashable,
+    multiple: int = 1,
 ) -> LaneChoice:
     """Returns the width to run with.
 
-    Widths 1, 2, 4, ... are tried until one is slower per arrival than the best so far, or
-    until waves are no longer filled: on a CPU a vmap over parameter copies is often slower
-    than a loop, on a GPU it is the whole point.
+    Widths 1, 2, 4, ... are measured, once in a process for each setting: seconds of a full
+    wave and of a wave with one arrival give what the gradients of a wave cost, filled or not,
+    and what applying an arrival costs. With the waves that the timeline allows, this tells
+    the time per arrival of a width, the cost of its empty lanes included. The search ends at
+    a width that does worse than the best so far, or whose waves stay half empty.
 
     Args:
       lanes: a width >= 1, or ``"auto"``.
       num_arrivals: length of the run.
       mean_wave: maps a width to the mean number of arrivals per wave.
-      measure: ``measure(width, arrivals)`` runs about that many arrivals, compiled before,
-        and returns seconds per arrival.
+      measure: ``measure(width, arrivals, arrivals_per_wave)`` runs so many, compiled before,
+        and returns seconds per wave.
       max_lanes: widest wave allowed.
+      setting: what measurements hold for: the problem's structure, shapes and device.
+      multiple: widths are multiples of this, the number of devices that share a wave.
 
     Returns:
       The choice and its reason.
 
     Raises:
       TypeError: if ``lanes`` is neither an integer nor ``"auto"``.
-      ValueError: if ``lanes < 1`` or ``lanes > max_lanes``.
+      ValueError: if ``lanes`` is out of range, or no multiple of ``multiple``.
     """
     if lanes != "auto":
         if isinstance(lanes, str):
@@ -44,29 +72,42 @@ def choose_lanes(
         require_count("lanes", lanes)
         if lanes > max_lanes:
             raise ValueError(f"lanes must be at most {max_lanes}, got {lanes}")
+        if lanes % multiple:
+            raise ValueError(
+                f"lanes must be a multiple of the {multiple} devices of the mesh, got {lanes}"
+            )
         return LaneChoice(lanes, "given")
-    if mean_wave(2) < 1.5:
+    if multiple == 1 and mean_wave(2) < 1.5:
         return LaneChoice(1, "each arrival reads what the one before it wrote")
-    measured = {1: _measured(measure, 1)}
-    if measured[1] * num_arrivals < _MIN_WORTHWHILE:
-        return LaneChoice(
-            1, "the whole run is shorter than measuring wider waves would take", measured
-        )
-    best, width = 1, 2
-    while width <= max_lanes and mean_wave(width) > 0.5 * width:
-        measured[width] = _measured(measure, width)
-        if measured[width] > measured[best]:
+    costs = _COSTS.setdefault(setting, {})
+    seconds: dict[int, float] = {}
+    width = best = multiple
+    while width <= max_lanes and (width == multiple or mean_wave(width) > 0.5 * width):
+        is_known = width in costs
+        if not is_known:
+            costs[width] = _measured(measure, width, max_lanes)
+        seconds[width] = costs[width].mean(mean_wave(width))
+        if seconds[width] > seconds[best]:
             break
         best, width = width, 2 * width
-    return LaneChoice(best, "least measured time per arrival", measured)
+        if not is_known and seconds[best] * num_arrivals < _MIN_WORTHWHILE:
+            reason = "the run is shorter than measuring wider waves would take"
+            return LaneChoice(best, reason, seconds)
+    return LaneChoice(best, "least time per arrival by the measured cost of waves", seconds)
 
 
-def _measured(measure: Callable[[int, int], float], width: int) -> float:
-    measure(width, width)  # compiles
-    arrivals = width
-    while True:
-        started = time.perf_counter()
-        per_arrival = measure(width, arrivals)
-        if time.perf_counter() - started >= _MIN_MEASURED or arrivals >= 1024:
-            return per_arrival
-        arrivals *= 4
+def _measured(measure: Callable[[int, int, int], float], width: int, max_arrivals: int) -> WaveCost:
+    """Separates what a wave costs from what an arrival costs."""
+    measure(width, width, width)  # compiles
+    num_waves = 1
+    while 4 * num_waves * width <= max_arrivals:
+        if measure(width, width * num_waves, width) * num_waves >= _MIN_MEASURED:
+            break
+        num_waves *= 4
+    full = min(measure(width, width * num_waves, width) for _ in range(_REPEATS))
+    if width == 1:
+        return WaveCost(full, 0.0)
+    single = min(measure(width, num_waves, 1) for _ in range(_REPEATS))
+    # The noise of a measurement may exceed the difference; neither share is ever negative.
+    per_arrival = min(max((full - single) / (width - 1), 0.0), full / width)
+    return WaveCost(full - width * per_arrival, per_arrival)

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 import optax
 
+from async_optax.engine.memory import MemoryUse
+
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
@@ -32,7 +34,8 @@ class LaneChoice:
     Attributes:
       lanes: the width.
       reason: one sentence.
-      seconds_per_arrival: what was measured for each width tried, if any.
+      seconds_per_arrival: for each width that was considered, if any: by the measured cost
+        of its waves, and the waves that the timeline has.
     """
 
     lanes: int
@@ -54,6 +57,7 @@ class Result:
       diverged: where the run diverged, or ``None``. The tables end before it.
       lanes: the width of the waves.
       num_slots: versions held at once.
+      memory: bytes at the peak, as predicted before the run.
     """
 
     params: optax.Params
@@ -63,6 +67,7 @@ class Result:
     diverged: Divergence | None
     lanes: LaneChoice
     num_slots: int
+    memory: MemoryUse
 
     def __repr__(self) -> str:
         ending = str(self.diverged) if self.diverged else "finite"

@@ -1,30 +1,34 @@
-"""The simulator: a problem, an optimizer and a timeline, executed on one device."""
+"""The simulator: a problem, an optimizer and a timeline, executed exactly."""
 
-import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.tree_util import Partial
+from jax.sharding import Mesh
+from jax.typing import DTypeLike
 
-from async_optax.engine.chunks import Chunker, Evaluations, schedule_evaluations
-from async_optax.engine.lanes import choose_lanes
-from async_optax.engine.plan import Plan, compile_timeline
+from async_optax.engine.checkpoints import Checkpointing
+from async_optax.engine.checks import (
+    check_functions,
+    check_key,
+    check_mesh,
+    checked_optimizer,
+    checked_slot_dtype,
+)
+from async_optax.engine.chunks import schedule_evaluations
+from async_optax.engine.execution import execute
+from async_optax.engine.plan import compile_timeline
 from async_optax.engine.problem import Problem
-from async_optax.engine.program import MAX_ARRIVALS, Server, Structures, run_chunk
 from async_optax.engine.progress import Progress, reporting
-from async_optax.engine.record import Recorder, check_recorders, resolve
+from async_optax.engine.record import Recorder, resolve
 from async_optax.engine.result import Result, find_divergence
-from async_optax.engine.worker import WorkerProgram, check_worker, gradient
+from async_optax.engine.resuming import Reached, saving
+from async_optax.engine.run import Run
+from async_optax.engine.states import Server
+from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.timelines import Timeline
-from async_optax.transforms import TrackStalenessState, require_gathering, split_numbers
-
-_FIRST_CHUNK = 64  # arrivals; doubled while calls are short, so that progress shows early
-_CHUNK_SECONDS = 0.5
-_SPARE_BYTES = 1 << 26  # memory that slots may waste so that other seeds compile nothing
 
 
 def simulate(
@@ -35,9 +39,12 @@ def simulate(
     key: jax.Array,
     worker: WorkerProgram | None = None,
     lanes: int | str = "auto",
+    mesh: Mesh | None = None,
+    slot_dtype: DTypeLike | None = None,
     record: Sequence[str] | Mapping[str, Recorder] = ("loss",),
     evaluate_every: int | None = None,
     evaluate_at: Sequence[float] | None = None,
+    checkpoint: Checkpointing | None = None,
     progress: bool | Progress = False,
 ) -> Result:
     """Trains on a timeline: exactly what its server and workers would have computed.
@@ -63,12 +70,19 @@ def simulate(
       key: a typed key, ``jax.random.key(seed)``. It initialises the parameters and seeds
         the jobs.
       worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
-      lanes: width of a wave, or ``"auto"`` to measure which is fastest. Keys of another
-        generator than threefry need 1: theirs draws other numbers under ``vmap``.
+      lanes: width of a wave, or ``"auto"`` to measure which is fastest, once for a problem, its
+        shapes and the device. Keys of another generator than threefry need 1: theirs draws
+        other numbers under ``vmap``.
+      mesh: devices that share the lanes of a wave, such as ``jax.make_mesh((8,), ("lanes",))``,
+        of one process or several; every device holds the server. ``None``: one device.
+      slot_dtype: floating-point dtype in which live versions are kept, and hence what workers
+        read, such as ``jnp.bfloat16``; wider parameters are rounded. ``None``: as they are.
       record: what to keep of each arrival beside the loss; see
         :mod:`async_optax.engine.record`.
       evaluate_every: commits between evaluations; or
       evaluate_at: simulated times of evaluations. Start and end are always evaluated.
+      checkpoint: where and how often the run is saved. If the folder holds a checkpoint of
+        this run, it goes on from there, bit for bit.
       progress: draw a bar, or call ``progress(done, total)``.
 
     Returns:
@@ -76,8 +90,10 @@ def simulate(
 
     Raises:
       TypeError: if an argument is of the wrong kind.
-      ValueError: if the problem's functions do not fit together, the timeline breaks an
-        invariant, or the optimizer cannot run under a protocol that gathers arrivals.
+      ValueError: if the problem's functions do not fit together or have state, the timeline
+        breaks an invariant, the optimizer cannot run under a protocol that gathers arrivals,
+        the run cannot fit into memory, or the checkpoint is of another run.
+      OSError: if a checkpoint cannot be written; earlier ones are intact.
 
     Example:
       >>> import async_optax as ao, jax, jax.numpy as jnp
@@ -100,58 +116,59 @@ def simulate(
         raise TypeError(f"problem must be an async_optax.Problem, got {type(problem).__name__}")
     if not isinstance(timeline, Timeline):
         raise TypeError(f"timeline must be an async_optax.Timeline, got {type(timeline).__name__}")
-    _check_key(key, lanes)
+    check_key(key, lanes)
     if problem.evaluate is None and not (evaluate_every is None and evaluate_at is None):
         raise ValueError("problem.evaluate is None: there is nothing to evaluate")
     worker, recorders = gradient() if worker is None else worker, resolve(record)
-    _check_fit(problem, worker, recorders)
-    optimizer = _checked_optimizer(optimizer, problem, timeline)
+    check_functions(problem, worker, recorders)
+    check_mesh(mesh)
+    slot_dtype = checked_slot_dtype(slot_dtype)
+    optimizer = checked_optimizer(optimizer, problem, timeline)
     plan = compile_timeline(timeline)
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
-    run = _Run(problem, optimizer, plan, evaluations, key, worker, recorders)
-    choice = choose_lanes(
-        lanes, plan.num_arrivals, run.mean_wave, run.seconds_per_arrival, MAX_ARRIVALS
+    run = Run(
+        problem,
+        optimizer,
+        plan,
+        evaluations,
+        key,
+        worker,
+        recorders,
+        slot_dtype=slot_dtype,
+        mesh=mesh,
     )
-
-    server, chunker = run.initial_server(), Chunker(plan, choice.lanes, evaluations)
-    wave = evaluation = 0
-    budget = _FIRST_CHUNK
-    records: list[np.ndarray] = []
-    metrics: list[np.ndarray] = []
-    with reporting(progress) as report:
-        while wave < chunker.num_waves or evaluation < len(evaluations.position):
-            chunk, span, wave = chunker.chunk(wave, evaluation, budget)
-            started = time.perf_counter()
-            server, chunk_records, chunk_metrics = run(choice.lanes, server, chunk)
-            num_evaluated = span.last_evaluation - span.first_evaluation
-            records.append(np.asarray(chunk_records)[: span.last_arrival - span.first_arrival])
-            metrics.append(np.asarray(chunk_metrics)[:num_evaluated])
-            evaluation = span.last_evaluation
-            if time.perf_counter() - started < _CHUNK_SECONDS:
-                budget = min(2 * budget, MAX_ARRIVALS)
-            report(span.last_arrival, plan.num_arrivals)
-            # Not the parameters: where a run is found to diverge must not depend on its chunks.
-            if not (np.isfinite(records[-1][:, 0]).all() and np.isfinite(metrics[-1]).all()):
-                break
-    arrivals, evaluated = run.tables(np.concatenate(records), np.concatenate(metrics))
-    diverged = find_divergence(arrivals, evaluated, bool(_is_finite(server)))
+    config = {
+        "problem": problem,
+        "optimizer": optimizer,
+        "worker": worker,
+        "record": recorders,
+        "timeline": timeline,
+        "key": jax.random.key_data(key),
+        "evaluations": evaluations,
+        "slot_dtype": str(slot_dtype),
+    }
+    with saving(checkpoint, run.server_shapes, config) as saver, reporting(progress) as report:
+        choice = run.choose_lanes(saver.lanes or lanes)
+        saver.lanes = choice.lanes
+        memory = run.require_memory(choice.lanes)
+        reached = saver.restored or Reached.at_start(run)
+        report(len(reached.records), plan.num_arrivals)
+        reached = execute(run, choice.lanes, reached, saver, report)
+        saver.save(reached)
+    arrivals, evaluated = run.tables(reached.records, reached.metrics)
+    diverged = find_divergence(arrivals, evaluated, bool(_is_finite(reached.server)))
     if diverged:
         arrivals, evaluated = _before(arrivals, diverged.time), _before(evaluated, diverged.time)
     return Result(
-        params=server.params,
-        opt_state=server.opt_state,
+        params=reached.server.params,
+        opt_state=reached.server.opt_state,
         arrivals=arrivals,
         evaluations=evaluated,
         diverged=diverged,
         lanes=choice,
         num_slots=plan.num_slots,
+        memory=memory,
     )
-
-
-def _owned(x: Any) -> jax.Array:
-    """A copy that the compiled program may take over, strongly typed as what it returns."""
-    x = jnp.asarray(x)
-    return jnp.array(x, dtype=x.dtype, copy=True)
 
 
 @jax.jit
@@ -161,174 +178,3 @@ def _is_finite(server: Server) -> jax.Array:
 
 def _before(table: Mapping[str, np.ndarray], time: float) -> dict[str, np.ndarray]:
     return {name: column[table["time"] < time] for name, column in table.items()}
-
-
-def _check_key(key: jax.Array, lanes: int | str) -> None:
-    dtype = getattr(key, "dtype", None)
-    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
-        raise TypeError(f"key must be one typed key, jax.random.key(seed); got {key!r}")
-    if jax.random.key_impl(key) != "threefry2x32" and lanes != 1:
-        raise ValueError(
-            f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use lanes=1, or "
-            "jax.random.key(seed, impl='threefry2x32')"
-        )
-
-
-_FITTING: set[Any] = set()  # what has been checked once: tracing it again would cost each run
-
-
-def _check_fit(problem: Problem, worker: WorkerProgram, recorders: dict[str, Recorder]) -> None:
-    """Checks the user's functions against each other, once for equal structures and shapes."""
-    if not callable(worker):
-        raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
-    numbers, structure = split_numbers(problem)
-    shapes = tuple((jnp.shape(number), jnp.result_type(number)) for number in numbers)
-    fit = structure, shapes, worker, tuple(recorders.items()), jnp.result_type(float)
-    if fit in _FITTING:
-        return
-    problem.check()
-    check_worker(worker, problem)
-    check_recorders(recorders, jax.eval_shape(problem.init, jax.random.key(0)))
-    _FITTING.add(fit)
-
-
-def _checked_optimizer(
-    optimizer: optax.GradientTransformation, problem: Problem, timeline: Timeline
-) -> optax.GradientTransformationExtraArgs:
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            "optimizer must be a gradient transformation such as ao.optimizers.sgd(0.1), "
-            f"got {optimizer!r}"
-        )
-    optimizer = optax.with_extra_args_support(optimizer)
-    params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-    state = jax.eval_shape(optimizer.init, params)
-    if isinstance(state, TrackStalenessState):
-        raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
-    accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
-    if not accepted_in_full:
-        require_gathering(state, params)
-    _check_workers(optimizer, params, timeline, gathers=not accepted_in_full)
-    return optimizer
-
-
-def _check_workers(
-    optimizer: optax.GradientTransformationExtraArgs,
-    params: optax.Params,
-    timeline: Timeline,
-    gathers: bool,
-) -> None:
-    """Lets the optimizer see the highest worker's index concretely: in the run it is traced."""
-    last_worker = np.int32(timeline.worker.max(initial=0))
-    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
-    structure = split_numbers(optimizer)[1], jax.tree.structure(params), shapes
-    fit = structure, int(last_worker), gathers, jnp.result_type(float)
-    if fit in _FITTING:
-        return
-
-    def update(params: optax.Params) -> Any:
-        extra_args = {
-            "staleness": jnp.int32(0),
-            "stale_params": params,
-            "worker": last_worker,
-            "gradient_fn": Partial(_unchanged),
-        }
-        if gathers:
-            extra_args |= {"commit": jnp.bool_(True), "weight": jnp.ones([])}
-        return optimizer.update(params, optimizer.init(params), params, **extra_args)
-
-    try:
-        jax.eval_shape(update, params)
-    except ValueError as error:
-        count = timeline.num_workers
-        raise ValueError(f"optimizer, on a timeline of {count} workers: {error}") from error
-    _FITTING.add(fit)
-
-
-def _unchanged(params: optax.Params) -> optax.Params:
-    return params
-
-
-class _Run:
-    """The arguments of the compiled program that stay the same throughout a run."""
-
-    def __init__(
-        self,
-        problem: Problem,
-        optimizer: optax.GradientTransformationExtraArgs,
-        plan: Plan,
-        evaluations: Evaluations,
-        key: jax.Array,
-        worker: WorkerProgram,
-        recorders: dict[str, Recorder],
-    ):
-        self._plan = plan
-        self._evaluations = evaluations
-        self._init_key, self._job_key = jax.random.split(key)
-        self._problem_numbers, self._problem = split_numbers(problem)
-        self._optimizer_numbers, self._optimizer = split_numbers(optimizer)
-        self._worker = worker
-        self._recorders = recorders
-        self._metric_names = []
-        if problem.evaluate is not None:
-            params = jax.eval_shape(problem.init, key)
-            self._metric_names = sorted(jax.eval_shape(problem.evaluate, params))
-
-    def __call__(self, lanes: int, server: Server, chunk: Any) -> tuple[Server, Any, Any]:
-        structures = Structures(
-            self._problem,
-            self._optimizer,
-            self._worker,
-            tuple(self._recorders.items()),
-            lanes,
-            self._plan.commits_every_arrival,
-        )
-        numbers = self._problem_numbers, self._optimizer_numbers
-        return run_chunk(structures, *numbers, server, chunk, self._job_key)
-
-    def initial_server(self) -> Server:
-        """The state before the first arrival: version 0 in every slot."""
-        problem = self._problem.join(self._problem_numbers)
-        optimizer = self._optimizer.join(self._optimizer_numbers)
-        params = jax.tree.map(_owned, problem.init(self._init_key))
-        rows = self._num_rows(sum(x.nbytes for x in jax.tree.leaves(params)))
-        slots = jax.tree.map(lambda x: jnp.repeat(x[None], rows, axis=0), params)
-        return Server(params, jax.tree.map(_owned, optimizer.init(params)), slots)
-
-    def _num_rows(self, num_bytes: int) -> int:
-        """Rows of the slot buffer: a shape, so seeds should agree on it where that is cheap."""
-        plan = self._plan
-        spare = plan.num_workers + 1 - plan.num_rows
-        shared = plan.num_slots > 1 and spare * num_bytes <= _SPARE_BYTES
-        return max(plan.num_rows, plan.num_workers + 1) if shared else plan.num_rows
-
-    def mean_wave(self, lanes: int) -> float:
-        """Mean number of arrivals per wave."""
-        return self._plan.num_arrivals / Chunker(self._plan, lanes, self._evaluations).num_waves
-
-    def seconds_per_arrival(self, lanes: int, num_arrivals: int) -> float:
-        """Times a call on arrivals from the middle of the plan, where waves are typical."""
-        chunker = Chunker(self._plan, lanes, self._evaluations)
-        wave = chunker.num_waves // 2
-        chunk, span, _ = chunker.chunk(wave, len(self._evaluations.position), num_arrivals)
-        server = self.initial_server()
-        jax.block_until_ready(server)
-        started = time.perf_counter()
-        jax.block_until_ready(self(lanes, server, chunk))
-        return (time.perf_counter() - started) / (span.last_arrival - span.first_arrival)
-
-    def tables(
-        self, records: np.ndarray, metrics: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-        """Puts what was recorded beside versions and times."""
-        plan, evaluations = self._plan, self._evaluations
-        known = {name: getattr(plan, name) for name in ("job", "worker", "staleness")}
-        known |= {"version": plan.version, "time": plan.time}
-        arrivals = {name: column[: len(records)] for name, column in known.items()}
-        arrivals |= {name: records[:, i] for i, name in enumerate(self._recorders)}
-        evaluated = {
-            "version": evaluations.version[: len(metrics)],
-            "time": evaluations.time[: len(metrics)],
-        }
-        evaluated |= {name: metrics[:, i] for i, name in enumerate(self._metric_names)}
-        return arrivals, evaluated

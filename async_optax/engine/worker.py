@@ -1,20 +1,49 @@
 """Worker programs: what a worker computes in one job."""
 
+import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from async_optax.engine.problem import Problem
+from async_optax.validation import require_count, require_number
 
 WorkerProgram = Callable[
     [Problem, optax.Params, jax.Array, jax.Array], tuple[optax.Updates, jax.Array]
 ]
-"""``program(problem, stale_params, worker, key) -> (update, loss)``."""
+"""``program(problem, stale_params, worker, key) -> (update, loss)``.
+
+A program that is to run on streamed data also has a method ``batch_keys(key) -> keys
+[num_batches]``: the keys at which it will call ``problem.batch`` in the job of that key.
+"""
 
 
-def gradient() -> WorkerProgram:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """The program that :func:`gradient` returns."""
+
+    def batch_keys(self, key: jax.Array) -> jax.Array:
+        """The key of the one batch."""
+        return jax.random.split(key, 3)[:1]
+
+    def __call__(
+        self, problem: Problem, stale_params: optax.Params, worker: jax.Array, key: jax.Array
+    ) -> tuple[optax.Updates, jax.Array]:
+        """Returns the gradient and the loss."""
+        batch_key, loss_key, noise_key = jax.random.split(key, 3)
+        batch = problem.batch(batch_key, worker)
+        loss, update = jax.value_and_grad(problem.loss)(stale_params, batch, loss_key)
+        if problem.noise is not None:
+            noise = problem.noise(noise_key, update)
+            update = jax.tree.map(lambda g, n: g + n.astype(g.dtype), update, noise)
+        return update, loss
+
+
+def gradient() -> Gradient:
     """One stochastic gradient of the loss on a fresh batch, plus the problem's noise.
 
     A job's key is split in three, for the batch, the loss and the noise. The keys of a run
@@ -35,20 +64,103 @@ def gradient() -> WorkerProgram:
       >>> print(update, loss)
       [-2.] 1.0
     """
-    return _gradient
+    return Gradient()
 
 
-def _gradient(
-    problem: Problem, stale_params: optax.Params, worker: jax.Array, key: jax.Array
-) -> tuple[optax.Updates, jax.Array]:
-    batch_key, loss_key, noise_key = jax.random.split(key, 3)
-    batch = problem.batch(batch_key, worker)
-    loss, update = jax.value_and_grad(problem.loss)(stale_params, batch, loss_key)
-    if problem.noise is not None:
-        update = jax.tree.map(
-            lambda g, n: g + n.astype(g.dtype), update, problem.noise(noise_key, update)
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LocalSteps:
+    """The program that :func:`local_steps` returns."""
+
+    num_steps: int = dataclasses.field(metadata={"static": True})
+    optimizer: optax.GradientTransformation
+    learning_rate: Any
+
+    def step_keys(self, key: jax.Array) -> jax.Array:
+        """One key per step; the first is the job's own, so that it draws what a gradient does."""
+        later = jnp.arange(1, self.num_steps)
+        return jnp.concatenate(
+            [key[jnp.newaxis], jax.vmap(lambda step: jax.random.fold_in(key, step))(later)]
         )
-    return update, loss
+
+    def batch_keys(self, key: jax.Array) -> jax.Array:
+        """The keys of the batches, one per step."""
+        return jax.vmap(lambda k: Gradient().batch_keys(k)[0])(self.step_keys(key))
+
+    def __call__(
+        self, problem: Problem, stale_params: optax.Params, worker: jax.Array, key: jax.Array
+    ) -> tuple[optax.Updates, jax.Array]:
+        """Returns the difference over the learning rate, and the mean loss."""
+        optimizer = optax.with_extra_args_support(self.optimizer)
+
+        def step(carry: tuple[optax.Params, optax.OptState], key: jax.Array) -> Any:
+            params, state = carry
+            update, loss = Gradient()(problem, params, worker, key)
+            update, state = optimizer.update(update, state, params)
+            return (optax.apply_updates(params, update), state), loss
+
+        start = stale_params, optimizer.init(stale_params)
+        (params, _), losses = jax.lax.scan(step, start, self.step_keys(key))
+        update = jax.tree.map(
+            lambda stale, local: ((stale - local) / self.learning_rate).astype(stale.dtype),
+            stale_params,
+            params,
+        )
+        return update, jnp.mean(losses)
+
+
+def local_steps(
+    num_steps: int,
+    optimizer: optax.GradientTransformation,
+    learning_rate: float,
+) -> LocalSteps:
+    """Several steps of an inner optimizer; what is sent has the scale of a gradient.
+
+    From the stale parameters s a worker takes K = ``num_steps`` steps of ``optimizer`` to y_K,
+    each on a fresh batch, and sends ``(s - y_K) / learning_rate``: with plain SGD the sum of its
+    K gradients, so that strengths and thresholds of the server's method keep their meaning.
+    The inner optimizer starts afresh in each job. The loss of a job is the mean over its steps.
+
+    Args:
+      num_steps: K >= 1.
+      optimizer: any Optax optimizer that needs no staleness, such as ``optax.adam(1e-3)``,
+        or one that clips, ``ao.optimizers.clipped_sgd(0.1, threshold=1.0)``. Numbers of
+        ``ao.optimizers`` can be swept without compiling.
+      learning_rate: what the difference is divided by, > 0: the inner optimizer's own, or 1
+        to send the difference itself.
+
+    Returns:
+      A worker program.
+
+    Raises:
+      TypeError: if ``optimizer`` is no gradient transformation.
+      ValueError: if a number is out of range.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from async_optax.engine.problem import Problem
+      >>> problem = Problem(
+      ...     init=lambda key: jnp.zeros(1),
+      ...     loss=lambda x, batch, key: jnp.sum((x - batch) ** 2) / 2,
+      ...     batch=lambda key, worker: jnp.ones(1),
+      ... )
+      >>> program = local_steps(2, optax.sgd(0.5), learning_rate=0.5)
+      >>> update, loss = program(problem, jnp.zeros(1), 0, jax.random.key(0))
+      >>> print(update, loss)  # gradients -1 at 0 and -0.5 at 0.5
+      [-1.5] 0.3125
+
+    References:
+      McMahan et al. 2017, https://arxiv.org/abs/1602.05629 (local SGD with a server);
+      Reddi et al. 2021, https://arxiv.org/abs/2003.00295 (the difference as a pseudo-gradient;
+      there it is not divided by the learning rate, which is ``learning_rate=1`` here).
+    """
+    require_count("num_steps", num_steps)
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            f"optimizer must be a gradient transformation such as optax.sgd(0.1), got {optimizer!r}"
+        )
+    require_number("learning_rate", learning_rate, above=0)
+    return LocalSteps(num_steps, optimizer, float(learning_rate))
 
 
 def check_worker(worker: WorkerProgram, problem: Problem) -> None:

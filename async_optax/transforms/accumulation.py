@@ -90,12 +90,6 @@ def accumulate_until_commit(
             missing = "commit" if commit is None else "weight"
             raise TypeError(f"commit and weight go together: {missing} is missing")
 
-        accumulated = jax.tree.map(
-            lambda acc, g: acc + scale_or_drop(g.astype(acc.dtype), weight),
-            state.accumulated,
-            updates,
-        )
-
         largest = state.largest_staleness
         if "staleness" in extra_args:
             require_staleness(extra_args["staleness"])
@@ -103,10 +97,19 @@ def accumulate_until_commit(
             largest = jnp.maximum(largest, counted.astype(jnp.int32))
             extra_args["staleness"] = largest
 
+        # Called within the branches: a sum passed through a branch would be copied.
+        def gather(acc: optax.Updates, updates: optax.Updates) -> optax.Updates:
+            return jax.tree.map(
+                lambda a, g: a + scale_or_drop(g.astype(a.dtype), weight), acc, updates
+            )
+
         # Made out here: within a branch, the zeros of a concrete array lose its sharding.
         nothing = jax.tree.map(jnp.zeros_like, updates)
 
-        def commit_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
+        def commit_fn(
+            acc: optax.Updates, updates: optax.Updates, inner_state: optax.OptState
+        ) -> Any:
+            acc = gather(acc, updates)
             total = jax.tree.map(lambda a, g: a.astype(g.dtype), acc, updates)
             out, new_state = inner.update(total, inner_state, params, **extra_args)
             inner_state = _cast_like(new_state, inner_state)
@@ -114,10 +117,11 @@ def accumulate_until_commit(
             fresh = jnp.zeros_like(largest)
             return _cast_like(out, updates), AccumulateUntilCommitState(zeros, fresh, inner_state)
 
-        def wait_fn(acc: optax.Updates, inner_state: optax.OptState) -> Any:
-            return nothing, AccumulateUntilCommitState(acc, largest, inner_state)
+        def wait_fn(acc: optax.Updates, updates: optax.Updates, inner_state: optax.OptState) -> Any:
+            return nothing, AccumulateUntilCommitState(gather(acc, updates), largest, inner_state)
 
-        return jax.lax.cond(commit, commit_fn, wait_fn, accumulated, state.inner_state)
+        operands = state.accumulated, updates, state.inner_state
+        return jax.lax.cond(commit, commit_fn, wait_fn, *operands)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 

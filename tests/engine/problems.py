@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 import async_optax as ao
 from tests.oracles.replay import SoftmaxRegression
@@ -9,20 +10,32 @@ from tests.oracles.replay import SoftmaxRegression
 
 def softmax_problem(model: SoftmaxRegression, noise=None) -> ao.Problem:
     """The JAX twin of the NumPy model; use in double precision."""
-    features, labels = jnp.asarray(model.features), jnp.asarray(model.labels)
-
-    def loss(x, rows, key):
-        logits = features[rows] @ x.reshape(model.num_classes, model.num_features).T
-        picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[rows][:, None], 1)
-        return -jnp.mean(picked)
-
+    data = jnp.asarray(model.features), jnp.asarray(model.labels)
     return ao.Problem(
-        init=lambda key: jnp.linspace(-1.0, 1.0, model.size),
-        loss=loss,
-        batch=lambda key, worker: jax.random.randint(key, (model.batch_size,), 0, len(labels)),
-        evaluate=lambda x: {"norm": jnp.linalg.norm(x)},
+        init=Partial(_softmax_init, model.size),
+        loss=Partial(_softmax_loss, *data),
+        batch=Partial(_softmax_rows, model.batch_size, len(model.labels)),
+        evaluate=_norm,
         noise=noise,
     )
+
+
+def _softmax_init(size, key):
+    return jnp.linspace(-1.0, 1.0, size)
+
+
+def _softmax_loss(features, labels, x, rows, key):
+    logits = features[rows] @ x.reshape(-1, features.shape[1]).T
+    picked = jnp.take_along_axis(jax.nn.log_softmax(logits), labels[rows][:, None], 1)
+    return -jnp.mean(picked)
+
+
+def _softmax_rows(batch_size, num_examples, key, worker):
+    return jax.random.randint(key, (batch_size,), 0, num_examples)
+
+
+def _norm(x):
+    return {"norm": jnp.linalg.norm(x)}
 
 
 def quadratic_problem(size: int = 3) -> ao.Problem:

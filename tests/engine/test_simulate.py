@@ -1,7 +1,6 @@
 """The simulator's contract: compilations, evaluations, chunks, divergence, errors."""
 
 import dataclasses
-import importlib
 import re
 
 import jax
@@ -12,11 +11,11 @@ import pytest
 from jax.tree_util import Partial
 
 import async_optax as ao
-from async_optax.engine.lanes import choose_lanes
+from async_optax.engine import execution
+from async_optax.engine import run as run_module
 from async_optax.engine.program import run_chunk
 from tests.engine.problems import make_timeline, quadratic_problem, run_quadratic
 
-simulate_module = importlib.import_module("async_optax.engine.simulate")
 PROBLEM = quadratic_problem()
 KEY = jax.random.key(0)
 
@@ -65,14 +64,15 @@ def test_the_first_run_compiles_its_program_once_however_many_chunks():
 def test_slots_are_few_where_memory_is_dear(monkeypatch):
     timeline = make_timeline(40, ao.protocols.buffered(6), num_workers=8)
     seen = []
+    execute = run_module.Run.__call__
 
-    def spy(structures, problem_numbers, optimizer_numbers, server, chunk, key):
+    def spy(run, lanes, server, chunk):
         seen.append(server.slots.shape[0])
-        return run_chunk(structures, problem_numbers, optimizer_numbers, server, chunk, key)
+        return execute(run, lanes, server, chunk)
 
-    monkeypatch.setattr(simulate_module, "run_chunk", spy)
+    monkeypatch.setattr(run_module.Run, "__call__", spy)
     num_slots = run_quadratic(timeline=timeline).num_slots
-    monkeypatch.setattr(simulate_module, "_SPARE_BYTES", 0)
+    monkeypatch.setattr(run_module, "_SPARE_BYTES", 0)
     run_quadratic(timeline=timeline)
     assert num_slots < 8
     assert seen[0] == 9  # one per worker: every seed has the same shape
@@ -127,8 +127,8 @@ def test_one_seed_gives_identical_results_whatever_the_chunks(monkeypatch):
         )
 
     first, again = run(), run()
-    monkeypatch.setattr(simulate_module, "_FIRST_CHUNK", 1)
-    monkeypatch.setattr(simulate_module, "_CHUNK_SECONDS", 0.0)  # never doubles
+    monkeypatch.setattr(execution, "_FIRST_CHUNK", 1)
+    monkeypatch.setattr(execution, "_CHUNK_SECONDS", 0.0)  # never doubles
     chopped = run()
     for other in (again, chopped):
         np.testing.assert_array_equal(first.params, other.params)
@@ -253,8 +253,8 @@ def test_divergence_is_located_whatever_the_chunks(monkeypatch):
     assert first is not None
     assert 185 < first.version < 260
     for size in (1, 7, 186):
-        monkeypatch.setattr(simulate_module, "_FIRST_CHUNK", size)
-        monkeypatch.setattr(simulate_module, "_CHUNK_SECONDS", 0.0)
+        monkeypatch.setattr(execution, "_FIRST_CHUNK", size)
+        monkeypatch.setattr(execution, "_CHUNK_SECONDS", 0.0)
         assert located() == first
 
 
@@ -296,26 +296,3 @@ def test_progress_is_called_until_the_end():
 def test_a_progress_bar_is_drawn(capsys):
     ao.simulate(PROBLEM, ao.optimizers.sgd(0.1), make_timeline(), key=KEY, lanes=1, progress=True)
     assert "40/40" in capsys.readouterr().out
-
-
-def test_lanes_auto_measures_and_says_why():
-    result = ao.simulate(PROBLEM, ao.optimizers.sgd(0.1), make_timeline(), key=KEY)
-    assert result.lanes.lanes == 1
-    assert "shorter than measuring" in result.lanes.reason
-    assert result.lanes.seconds_per_arrival[1] > 0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [({1: 1.0, 2: 0.8, 4: 0.6, 8: 0.7, 16: 0.1}, 4), ({1: 1.0, 2: 1.5, 4: 0.1}, 1)],
-)
-def test_lanes_stop_where_wider_is_slower(seconds, expected):
-    choice = choose_lanes("auto", 10_000, lambda w: w, lambda w, n: seconds[w], 1024)
-    assert choice.lanes == expected
-    assert max(choice.seconds_per_arrival) == 2 * expected
-
-
-def test_lanes_are_one_where_nothing_is_concurrent():
-    choice = choose_lanes("auto", 10_000, lambda w: 1.0, lambda w, n: 1.0, 1024)
-    assert choice.lanes == 1
-    assert "reads what the one before" in choice.reason

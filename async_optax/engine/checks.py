@@ -1,0 +1,144 @@
+"""Checks of a run's arguments before anything is compiled, once for equal structures."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from jax.tree_util import Partial
+
+from async_optax.data import Streamed
+from async_optax.engine.problem import Problem
+from async_optax.engine.purity import check_purity
+from async_optax.engine.record import Recorder, check_recorders
+from async_optax.engine.worker import WorkerProgram, check_worker
+from async_optax.timelines import Timeline
+from async_optax.transforms import TrackStalenessState, require_gathering, split_numbers
+
+_FITTING: set[Any] = set()  # what has been checked once: tracing it again would cost each run
+
+
+def check_key(key: jax.Array, lanes: int | str) -> None:
+    """Raises unless ``key`` is one typed key that waves of this width can use."""
+    dtype = getattr(key, "dtype", None)
+    if dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key) or key.shape != ():
+        raise TypeError(f"key must be one typed key, jax.random.key(seed); got {key!r}")
+    if jax.random.key_impl(key) != "threefry2x32" and lanes != 1:
+        raise ValueError(
+            f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use lanes=1, or "
+            "jax.random.key(seed, impl='threefry2x32')"
+        )
+
+
+def check_functions(
+    problem: Problem, worker: WorkerProgram, recorders: Mapping[str, Recorder]
+) -> None:
+    """Checks the user's functions against each other.
+
+    Raises:
+      TypeError: if one is of the wrong kind.
+      ValueError: if they do not fit together, or depend on more than their arguments.
+    """
+    if not callable(worker):
+        raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
+    if isinstance(problem.batch, Streamed) and not hasattr(worker, "batch_keys"):
+        raise TypeError(
+            "worker must have a method batch_keys(key) to run on streamed data, as gradient() "
+            f"and local_steps() have; got {worker!r}"
+        )
+    numbers, structure = split_numbers((problem, worker))
+    shapes = tuple((jnp.shape(number), jnp.result_type(number)) for number in numbers)
+    fit = structure, shapes, tuple(recorders.items()), jnp.result_type(float)
+    if fit in _FITTING:
+        return
+    problem.check()
+    check_purity(problem)
+    check_worker(worker, problem)
+    check_recorders(recorders, jax.eval_shape(problem.init, jax.random.key(0)))
+    _FITTING.add(fit)
+
+
+def check_mesh(mesh: Any) -> None:
+    """Raises unless ``mesh`` is a mesh or ``None``."""
+    if mesh is not None and not isinstance(mesh, Mesh):
+        raise TypeError(f"mesh must be a jax.sharding.Mesh, jax.make_mesh(...), got {mesh!r}")
+
+
+def checked_slot_dtype(slot_dtype: Any) -> jnp.dtype | None:
+    """Returns a floating-point dtype or ``None``, or raises."""
+    if slot_dtype is None:
+        return None
+    try:
+        dtype = jnp.dtype(slot_dtype)
+    except TypeError as error:
+        raise TypeError(f"slot_dtype must be a floating-point dtype, got {slot_dtype!r}") from error
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"slot_dtype must be a floating-point dtype, got {slot_dtype!r}")
+    return dtype
+
+
+def checked_optimizer(
+    optimizer: optax.GradientTransformation, problem: Problem, timeline: Timeline
+) -> optax.GradientTransformationExtraArgs:
+    """Returns the optimizer, which takes extra arguments, or raises if it cannot run here.
+
+    Raises:
+      TypeError: if it is no gradient transformation.
+      ValueError: if it does not gather where the timeline does, has too few workers, or
+        tracks the staleness itself.
+    """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be a gradient transformation such as ao.optimizers.sgd(0.1), "
+            f"got {optimizer!r}"
+        )
+    optimizer = optax.with_extra_args_support(optimizer)
+    params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+    state = jax.eval_shape(optimizer.init, params)
+    if isinstance(state, TrackStalenessState):
+        raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
+    accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
+    if not accepted_in_full:
+        require_gathering(state, params)
+    _check_workers(optimizer, params, timeline, gathers=not accepted_in_full)
+    return optimizer
+
+
+def _check_workers(
+    optimizer: optax.GradientTransformationExtraArgs,
+    params: optax.Params,
+    timeline: Timeline,
+    gathers: bool,
+) -> None:
+    """Lets the optimizer see the highest worker's index concretely: in the run it is traced."""
+    last_worker = np.int32(timeline.worker.max(initial=0))
+    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
+    structure = split_numbers(optimizer)[1], jax.tree.structure(params), shapes
+    fit = structure, int(last_worker), gathers, jnp.result_type(float)
+    if fit in _FITTING:
+        return
+
+    def update(params: optax.Params) -> Any:
+        extra_args = {
+            "staleness": jnp.int32(0),
+            "stale_params": params,
+            "worker": last_worker,
+            "gradient_fn": Partial(_unchanged),
+        }
+        if gathers:
+            extra_args |= {"commit": jnp.bool_(True), "weight": jnp.ones([])}
+        return optimizer.update(params, optimizer.init(params), params, **extra_args)
+
+    try:
+        jax.eval_shape(update, params)
+    except ValueError as error:
+        count = timeline.num_workers
+        raise ValueError(f"optimizer, on a timeline of {count} workers: {error}") from error
+    _FITTING.add(fit)
+
+
+def _unchanged(params: optax.Params) -> optax.Params:
+    return params

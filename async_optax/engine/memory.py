@@ -1,0 +1,111 @@
+"""Peak memory of a run, known before it starts."""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class MemoryUse:
+    """Bytes that a run holds at its peak, per device.
+
+    Attributes:
+      data: numbers and data of the problem, and the plan's part of one call.
+      params: the parameters and the optimizer's state.
+      slots: the live versions.
+      temporaries: gradients of a wave, activations, and results, as the compiler plans them.
+    """
+
+    data: int
+    params: int
+    slots: int
+    temporaries: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return self.data + self.params + self.slots + self.temporaries
+
+    def __str__(self) -> str:
+        parts = ", ".join(
+            f"{field.name} {_readable(getattr(self, field.name))}"
+            for field in dataclasses.fields(self)
+        )
+        return f"{_readable(self.total)} ({parts})"
+
+
+def require_memory(use: MemoryUse, device: jax.Device, num_rows: int) -> None:
+    """Raises if a run cannot fit into what a device has left.
+
+    Args:
+      use: what it needs.
+      device: where it will run.
+      num_rows: versions held at once.
+
+    Raises:
+      ValueError: saying what takes the memory and what to do.
+    """
+    available = available_bytes(device)
+    if available is not None and use.total > available:
+        raise ValueError(
+            f"the run needs {use}, and {device} has {_readable(available)} left: "
+            f"slots hold {num_rows} versions; use fewer workers, slot_dtype=jnp.bfloat16, "
+            "fewer lanes, or a smaller model"
+        )
+
+
+def available_bytes(device: jax.Device) -> int | None:
+    """Returns the bytes that can still be allocated on a device, or ``None`` if nobody knows."""
+    stats = device.memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats.get("bytes_in_use", 0)
+    if device.platform != "cpu":
+        return None
+    known = [free for free in (_host_bytes(), _control_group_bytes()) if free is not None]
+    return min(known, default=None)
+
+
+def _readable(num_bytes: int) -> str:
+    units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+    size, unit = next((pair for pair in units if num_bytes >= pair[0]), (1, "B"))
+    return f"{num_bytes / size:.3g} {unit}"
+
+
+def num_bytes(tree: Any) -> int:
+    """Returns the bytes of the arrays of a pytree, given as arrays or as shapes."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree) if hasattr(x, "dtype"))
+
+
+def temporary_bytes(compiled: Any) -> int:
+    """Returns what a compiled program allocates beside its arguments; 0 if nobody knows."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return 0
+    results = analysis.output_size_in_bytes - analysis.alias_size_in_bytes
+    return analysis.temp_size_in_bytes + results
+
+
+def _host_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux: what is installed is an upper bound
+        names = getattr(os, "sysconf_names", {})
+        if "SC_PHYS_PAGES" not in names:
+            return None
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    kilobytes = {line.split(":")[0]: line.split()[1] for line in lines if ":" in line}
+    return int(kilobytes["MemAvailable"]) << 10 if "MemAvailable" in kilobytes else None
+
+
+def _control_group_bytes() -> int | None:
+    """What the control group leaves; containers are limited so."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit = (folder / "memory.max").read_text().strip()
+        used = int((folder / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return int(limit) - used if limit != "max" else None

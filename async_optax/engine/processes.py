@@ -1,0 +1,48 @@
+"""Several processes that run one simulation: what one does is known to all."""
+
+import errno
+from collections.abc import Callable
+from typing import TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+_T = TypeVar("_T")
+_FAILED = np.iinfo(np.int32).min
+
+
+def on_first_process(action: Callable[[], int]) -> int:
+    """Runs an action on process 0; all processes return its number, or fail."""
+    if jax.process_count() == 1:
+        return action()
+    number, failure = _FAILED, None
+    if jax.process_index() == 0:
+        try:
+            number = action()
+        except Exception as error:  # told to the others first: they wait
+            failure = error
+    number = int(multihost_utils.broadcast_one_to_all(np.int32(number)))
+    if failure is not None:
+        raise failure
+    if number == _FAILED:
+        raise OSError(errno.EIO, "process 0 failed at a checkpoint: see its error")
+    return number
+
+
+def on_all_processes(action: Callable[[], _T]) -> _T:
+    """Runs an action on every process; if it fails on one, all fail."""
+    if jax.process_count() == 1:
+        return action()
+    results, failure = [], None
+    try:
+        results.append(action())
+    except Exception as error:  # told to the others first: they wait
+        failure = error
+    succeeded = multihost_utils.process_allgather(np.int32(failure is None))
+    if failure is not None:
+        raise failure
+    if not succeeded.all():
+        failed = np.flatnonzero(succeeded == 0).tolist()
+        raise OSError(errno.EIO, f"processes {failed} failed at a checkpoint: see their errors")
+    return results[0]

@@ -1,0 +1,75 @@
+"""Whether a problem's functions depend on their arguments alone."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from async_optax.data import Streamed
+from async_optax.engine.problem import Problem
+
+_ADDRESS = re.compile(r"0x[0-9a-f]+")
+
+
+def check_purity(problem: Problem) -> None:
+    """Raises if a function of the problem has state or side effects, as far as a trace shows.
+
+    Each function is traced twice. A program that differs, or a captured array that does, came
+    from Python state, such as an iterator or a NumPy generator: compiled, it would be drawn
+    once and stay the same in every job. Side effects (callbacks that must happen in order)
+    cannot be kept when jobs are computed together. Printing with ``jax.debug`` is allowed.
+
+    Args:
+      problem: its functions fit together.
+
+    Raises:
+      ValueError: naming the function.
+    """
+    key = jax.random.key(0)
+    worker = jnp.int32(0)
+    params = jax.eval_shape(problem.init, key)
+    batch = jax.eval_shape(problem.batch, key, worker)
+    calls: dict[str, tuple[Callable | None, tuple[Any, ...]]] = {
+        "init": (problem.init, (key,)),
+        "batch": (problem.batch, (key, worker)),
+        "loss": (problem.loss, (params, batch, key)),
+        "noise": (problem.noise, (key, params)),
+        "evaluate": (problem.evaluate, (params,)),
+    }
+    if isinstance(problem.batch, Streamed):
+        del calls["batch"]  # a callback by design, which a run replaces
+    for name, (function, args) in calls.items():
+        if function is None:
+            continue
+        first, second = (_traced(function, args) for _ in range(2))
+        if not _equal(first, second):
+            raise ValueError(
+                f"problem.{name} depends on Python state: two traces of it differ. Compiled, it "
+                "would repeat one of them for ever; draw from the key, and index data by it"
+            )
+        effects = [effect for effect in first.effects if "Debug" not in type(effect).__name__]
+        if effects:
+            raise ValueError(
+                f"problem.{name} has side effects {effects}: jobs are computed together and in "
+                "another order; return what you need, or record it"
+            )
+
+
+def _traced(function: Callable, args: tuple[Any, ...]) -> Any:
+    # A new function each time: a trace must not come from JAX's cache.
+    return jax.make_jaxpr(lambda *args: function(*args))(*args)
+
+
+def _equal(first: Any, second: Any) -> bool:
+    texts = [_ADDRESS.sub("", str(closed.jaxpr)) for closed in (first, second)]
+    return texts[0] == texts[1] and all(
+        a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=_may_be_nan(a))
+        for a, b in zip(first.consts, second.consts, strict=True)
+    )
+
+
+def _may_be_nan(array: Any) -> bool:
+    return bool(jnp.issubdtype(jnp.result_type(array), jnp.inexact))

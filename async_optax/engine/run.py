@@ -1,0 +1,235 @@
+"""A run: its plan, the arguments of its compiled program, and its tables."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from async_optax.engine.chunks import Chunker, Evaluations
+from async_optax.engine.lanes import choose_lanes
+from async_optax.engine.memory import MemoryUse, num_bytes, require_memory, temporary_bytes
+from async_optax.engine.placement import replicated_on
+from async_optax.engine.plan import Plan
+from async_optax.engine.problem import Problem
+from async_optax.engine.program import run_chunk
+from async_optax.engine.record import Recorder
+from async_optax.engine.result import LaneChoice
+from async_optax.engine.states import MAX_ARRIVALS, Chunk, Numbers, Server, Structures
+from async_optax.engine.stream import Stream
+from async_optax.engine.worker import WorkerProgram
+from async_optax.transforms import split_numbers
+
+_SPARE_BYTES = 1 << 26  # memory that slots may waste so that other seeds compile nothing
+
+_TEMPORARIES: dict[Hashable, int] = {}  # bytes, by what the compiler saw
+
+
+class Run:
+    """Everything about a run but its state, and what does not change from chunk to chunk."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        optimizer: optax.GradientTransformationExtraArgs,
+        plan: Plan,
+        evaluations: Evaluations,
+        key: jax.Array,
+        worker: WorkerProgram,
+        recorders: dict[str, Recorder],
+        *,
+        slot_dtype: jnp.dtype | None = None,
+        mesh: Mesh | None = None,
+    ):
+        self.plan = plan
+        self.evaluations = evaluations
+        self.stream = Stream.of(problem, worker, key)
+        self._problem, self._optimizer = problem, optimizer
+        self._slot_dtype = slot_dtype
+        self._mesh = mesh
+        self._init_key, job_key = jax.random.split(key)
+        problem_numbers, problem_structure = split_numbers(problem)
+        optimizer_numbers, optimizer_structure = split_numbers(optimizer)
+        worker_numbers, worker_structure = split_numbers(worker)
+        numbers = Numbers(problem_numbers, optimizer_numbers, worker_numbers)
+        self.numbers, self.job_key = self._placed(numbers), self._placed(job_key)
+        self._structures = Structures(
+            problem_structure,
+            optimizer_structure,
+            worker_structure,
+            tuple(recorders.items()),
+            lanes=1,
+            commits_every_arrival=plan.commits_every_arrival,
+            one_version=plan.num_slots == 1,
+            mesh=mesh,
+        )
+        self._metric_names = []
+        if problem.evaluate is not None:
+            params = jax.eval_shape(problem.init, key)
+            self._metric_names = sorted(jax.eval_shape(problem.evaluate, params))
+
+    @property
+    def num_recorders(self) -> int:
+        """Number of columns that are recorded per arrival."""
+        return len(self._structures.recorders)
+
+    @property
+    def num_metrics(self) -> int:
+        """Number of metrics per evaluation."""
+        return len(self._metric_names)
+
+    @property
+    def has_fixed_chunks(self) -> bool:
+        """Whether chunks are as long as they may be, instead of by the time they take."""
+        return self.stream is not None or jax.process_count() > 1
+
+    def structures(self, lanes: int) -> Structures:
+        """What is static about the compiled program."""
+        return dataclasses.replace(self._structures, lanes=lanes)
+
+    def __call__(self, lanes: int, server: Server, chunk: Chunk) -> tuple[Server, Any, Any]:
+        """Executes a chunk; the server is donated."""
+        structures = self.structures(lanes)
+        return run_chunk(structures, self.numbers, server, self._placed(chunk), self.job_key)
+
+    def chunker(self, lanes: int) -> Chunker:
+        """Cuts the plan for waves of this width."""
+        capacity = MAX_ARRIVALS if self.stream is None else self.stream.capacity(lanes)
+        return Chunker(self.plan, lanes, self.evaluations, capacity)
+
+    @functools.cached_property
+    def server_shapes(self) -> Server:
+        """Shapes, dtypes and, on a mesh, places of the server's arrays."""
+        server = jax.eval_shape(self._server)
+        place = None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
+        return jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), server
+        )
+
+    def initial_server(self) -> Server:
+        """The state before the first arrival: version 0 in every slot."""
+        return self._placed(self._server())
+
+    def _server(self) -> Server:
+        params = jax.tree.map(_owned, self._problem.init(self._init_key))
+        rows = self._num_rows(num_bytes(params))
+        slots = jax.tree.map(lambda x: jnp.repeat(x[None], rows, axis=0), self._narrowed(params))
+        return Server(params, jax.tree.map(_owned, self._optimizer.init(params)), slots)
+
+    def _narrowed(self, params: optax.Params) -> optax.Params:
+        dtype = self._slot_dtype
+        if dtype is None:
+            return params
+        return jax.tree.map(
+            lambda x: x.astype(dtype) if dtype.itemsize < x.dtype.itemsize else x, params
+        )
+
+    def _num_rows(self, num_bytes: int) -> int:
+        """Rows of the slot buffer: a shape, so seeds should agree on it where that is cheap."""
+        plan = self.plan
+        spare = plan.num_workers + 1 - plan.num_rows
+        shared = plan.num_slots > 1 and spare * num_bytes <= _SPARE_BYTES
+        return max(plan.num_rows, plan.num_workers + 1) if shared else plan.num_rows
+
+    def _placed(self, tree: Any) -> Any:
+        return tree if self._mesh is None else replicated_on(self._mesh, tree)
+
+    @property
+    def _device(self) -> jax.Device:
+        mesh = self._mesh
+        return mesh.local_devices[0] if mesh else next(iter(self.job_key.devices()))
+
+    def choose_lanes(self, lanes: int | str) -> LaneChoice:
+        """Returns the width of the waves, measured if asked for."""
+        setting = self._structures, self._shapes, self._device.device_kind, jnp.result_type(float)
+        return choose_lanes(
+            lanes,
+            self.plan.num_arrivals,
+            lambda width: self.plan.num_arrivals / self.chunker(width).num_waves,
+            self._seconds_per_wave,
+            max_lanes=MAX_ARRIVALS,
+            setting=setting,
+            multiple=1 if self._mesh is None else self._mesh.size,
+        )
+
+    @property
+    def _shapes(self) -> Hashable:
+        leaves = jax.tree.leaves((self.numbers, self.server_shapes))
+        return tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+
+    def require_memory(self, lanes: int) -> MemoryUse:
+        """Predicts the peak before anything is allocated.
+
+        Raises:
+          ValueError: if it cannot fit.
+        """
+        server = self.server_shapes
+        chunk = self._trial(lanes, 1, 1)
+        use = MemoryUse(
+            data=num_bytes((self.numbers, chunk)),
+            params=num_bytes((server.params, server.opt_state)),
+            slots=num_bytes(server.slots),
+            temporaries=0,
+        )
+        num_rows = len(jax.tree.leaves(server.slots)[0])
+        require_memory(use, self._device, num_rows)  # before compiling, as far as shapes tell
+        seen = self.structures(lanes), self._shapes, jnp.result_type(float)
+        if seen not in _TEMPORARIES:
+            lowered = run_chunk.lower(
+                self.structures(lanes), self.numbers, server, chunk, self.job_key
+            )
+            _TEMPORARIES[seen] = temporary_bytes(lowered.compile())  # the run finds it compiled
+        use = dataclasses.replace(use, temporaries=_TEMPORARIES[seen])
+        require_memory(use, self._device, num_rows)
+        return use
+
+    def _seconds_per_wave(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> float:
+        """Times a call on waves of given length; what they compute is thrown away."""
+        chunk = self._trial(lanes, num_arrivals, arrivals_per_wave)
+        num_waves = -(-num_arrivals // arrivals_per_wave)
+        server = self.initial_server()
+        jax.block_until_ready(server)
+        started = time.perf_counter()
+        jax.block_until_ready(self(lanes, server, chunk))
+        seconds = (time.perf_counter() - started) / num_waves
+        if jax.process_count() > 1:  # clocks differ: all must choose the same width
+            seconds = float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
+        return seconds
+
+    def _trial(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> Chunk:
+        chunk = self.chunker(lanes).trial(num_arrivals, arrivals_per_wave)
+        if self.stream is not None:
+            shapes = self.stream.shapes(len(chunk.integers))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+            chunk = chunk._replace(batches=zeros)
+        return chunk
+
+    def tables(
+        self, records: np.ndarray, metrics: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Puts what was recorded beside versions and times."""
+        plan, evaluations = self.plan, self.evaluations
+        known = {name: getattr(plan, name) for name in ("job", "worker", "staleness")}
+        known |= {"version": plan.version, "time": plan.time}
+        arrivals = {name: column[: len(records)] for name, column in known.items()}
+        recorders = enumerate(name for name, _ in self._structures.recorders)
+        arrivals |= {name: records[:, i] for i, name in recorders}
+        evaluated = {
+            "version": evaluations.version[: len(metrics)],
+            "time": evaluations.time[: len(metrics)],
+        }
+        evaluated |= {name: metrics[:, i] for i, name in enumerate(self._metric_names)}
+        return arrivals, evaluated
+
+
+def _owned(x: Any) -> jax.Array:
+    """A copy that the compiled program may take over, strongly typed as what it returns."""
+    x = jnp.asarray(x)
+    return jnp.array(x, dtype=x.dtype, copy=True)

@@ -1,0 +1,205 @@
+"""Sweeps: methods x timelines x numbers x seeds, as one dataset."""
+
+import contextlib
+import os
+import pathlib
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from async_optax.engine import Problem, WorkerProgram
+from async_optax.engine.progress import Progress, reporting
+from async_optax.sweeps.choice import STRATEGIES
+from async_optax.sweeps.expectation import expected_table
+from async_optax.sweeps.extension import union
+from async_optax.sweeps.parts import CellParts, CheckFailed, Parts
+from async_optax.sweeps.setting import Cell, Method, Number, Setting, read_setting
+from async_optax.sweeps.storage import load, require_folder, require_xarray, save
+from async_optax.sweeps.strategies import divide
+from async_optax.sweeps.table import DIVERGED, DONE, Outcome, Table
+from async_optax.timelines import Timeline
+from async_optax.validation import require_choice, require_count
+
+if TYPE_CHECKING:
+    import xarray
+
+_SAVE_SECONDS = 10.0
+
+
+def sweep(
+    problem: Problem | Callable[..., Problem],
+    methods: str | Method | Mapping[str, str | Method],
+    timelines: Timeline | Callable[[int], Timeline] | Mapping[str, Any],
+    *,
+    seeds: Iterable[int],
+    grid: Mapping[str, Iterable[Number]] | None = None,
+    worker: WorkerProgram | None = None,
+    evaluate_every: int | None = None,
+    evaluate_at: Sequence[float] | None = None,
+    strategy: str = "auto",
+    lanes: int = 1,
+    extend: "str | os.PathLike[str] | xarray.Dataset | None" = None,
+    path: str | os.PathLike[str] | None = None,
+    progress: bool | Progress = False,
+) -> "xarray.Dataset":
+    """Runs every method on every timeline, for all numbers of a grid and all seeds.
+
+    Cell (m, t, s, numbers) is what :func:`async_optax.simulate` gives for the problem and the
+    method at these numbers, on timeline t, with ``key=jax.random.key(s)``: all methods see the
+    same timelines, batches and noise. Numbers of sweepable factories are arguments of the compiled
+    program, so there is one compilation for each structure and shape; an ordinary function that
+    returns an Optax transformation compiles once for each of its values of the grid, whatever the
+    number of seeds. A cell whose parts raise ``ValueError`` or ``TypeError`` fails alone, and one
+    that diverges ends there.
+
+    Args:
+      problem: what is trained, or a function of some of the grid's names that returns it.
+      methods: a name of :mod:`async_optax.optimizers`, a factory of gradient transformations, or a
+        dictionary of these by label.
+      timelines: a timeline, a function of the seed that returns one, or a dictionary of these.
+      seeds: different integers >= 0.
+      grid: numbers by name of an argument of the problem's function or of the methods'. A name
+        that the problem does not take must be taken by every method. If all values of a name are
+        integers they stay integers.
+      worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
+      evaluate_every: commits between evaluations; or
+      evaluate_at: simulated times of evaluations. Start and end are always evaluated.
+      strategy: how cells are run: ``"threads"`` (each by itself, as many at once as there are
+        cores), ``"loop"`` or ``"vmap"`` (cells of one structure and timeline in one program, one
+        after another or side by side), ``"devices"`` (these, split over all devices), or ``"auto"``
+        to measure which is fastest. Results agree to rounding.
+      lanes: width of a wave, >= 1.
+      extend: a dataset, or the path of one: cells that it holds are not run again, unless they
+        failed; what is returned holds both. It may be equal to ``path``, and then need not exist.
+      path: a netCDF file, written now and then and at the end, and if the sweep is interrupted.
+      progress: draw a bar, or call ``progress(done, total)`` with numbers of arrivals.
+
+    Returns:
+      A dataset over ``method``, ``timeline``, ``seed``, the grid's names and ``evaluation``:
+      the metrics of ``problem.evaluate`` (float64, NaN after a divergence); by cell ``status``
+      (``"done"``, ``"diverged"``, ``"failed"``, or ``"missing"`` where nobody asked),
+      ``message``, ``diverged_version`` (-1 without) and ``diverged_time``; digests of what was
+      computed; coordinates ``version`` and ``time`` of each timeline and seed, ending in -1 and NaN
+      where others have more evaluations. Its attributes say which strategy was used and why.
+      Select a method by ``dataset.sel({"method": "sgd"})``: ``sel(method=...)`` is xarray's own.
+
+    Raises:
+      FileExistsError: if there is a file at ``path`` that is not to be extended.
+      FileNotFoundError: if there is no file at ``extend``, or no folder for ``path``.
+      ImportError: if the extra ``sweep`` is not installed.
+      OSError: if the file cannot be written.
+      TypeError: if an argument is of the wrong kind, or every cell failed for such a reason.
+      ValueError: if a value is not allowed, ``extend`` holds something else than what is asked
+        for under the same labels, or every cell failed.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> import async_optax as ao
+      >>> problem = ao.Problem(
+      ...     init=lambda key: jnp.zeros(1),
+      ...     loss=lambda x, batch, key: jnp.sum((x - batch) ** 2) / 2,
+      ...     batch=lambda key, worker: jnp.ones(1),
+      ...     evaluate=lambda x: {"error": jnp.abs(x - 1.0)[0]},
+      ... )
+      >>> dataset = sweep(
+      ...     problem,
+      ...     {"plain": "sgd", "clipped": ao.optimizers.clipped_sgd},
+      ...     lambda seed: ao.simulate_timeline(
+      ...         ao.protocols.asynchronous(), ao.runtimes.gamma(), 4, num_commits=40, seed=seed
+      ...     ),
+      ...     seeds=range(2),
+      ...     grid={"learning_rate": [0.01, 0.1]},
+      ... )
+      >>> dict(dataset["error"].sizes)
+      {'method': 2, 'timeline': 1, 'seed': 2, 'learning_rate': 2, 'evaluation': 2}
+      >>> bool((dataset["error"].isel(evaluation=-1).sel(learning_rate=0.1) < 0.1).all())
+      True
+    """
+    require_xarray()
+    require_choice("strategy", strategy, ("auto", *STRATEGIES))
+    require_count("lanes", lanes)
+    setting = read_setting(
+        problem, methods, timelines, seeds, grid, worker, evaluate_every, evaluate_at
+    )
+    old = _extended(extend, path)
+    parts = Parts(setting)
+    table = expected_table(setting, parts)
+    if old is not None:
+        table = union(old, table)
+    failures: list[Exception] = []
+    missing = []
+    for cell in setting.cells():
+        if table.status(cell) not in (DONE, DIVERGED):
+            try:
+                missing.append(parts.of(cell))
+            except CheckFailed as error:
+                table.fail(cell, error)
+                failures.append(error)
+    with reporting(progress) as report:
+        failures += _run(table, missing, setting, strategy, lanes, path, report)
+    if failures and all(table.status(cell) not in (DONE, DIVERGED) for cell in setting.cells()):
+        raise failures[0]
+    dataset = table.to_dataset()
+    if path is not None:
+        save(dataset, path)
+    return dataset
+
+
+def _run(
+    table: Table,
+    missing: Sequence[CellParts],
+    setting: Setting,
+    strategy: str,
+    lanes: int,
+    path: str | os.PathLike[str] | None,
+    report: Progress,
+) -> list[Exception]:
+    """Runs what is missing, writes it into the table and returns the errors of cells that fail."""
+    total = sum(parts.course.num_arrivals for parts in missing)
+    work = divide(missing, setting, strategy, lanes)
+    if missing:
+        table.attrs |= {"strategy": work.choice.strategy, "strategy_choice": work.choice.as_json()}
+    failures: dict[Cell, Exception] = {}
+    saved, unsaved = time.monotonic(), False
+    report(0, total)
+    ended = work.run(lambda done: report(done, total))
+    try:
+        with contextlib.closing(ended):
+            for outcomes in ended:
+                for cell, outcome in outcomes:
+                    if isinstance(outcome, Outcome):
+                        table.finish(cell, outcome)
+                    else:
+                        table.fail(cell, outcome)
+                        failures[cell] = outcome
+                unsaved = True
+                if path is not None and time.monotonic() - saved > _SAVE_SECONDS:
+                    save(table.to_dataset(), path)
+                    saved, unsaved = time.monotonic(), False
+    except BaseException:
+        if path is not None and unsaved:
+            save(table.to_dataset(), path)
+        raise
+    return [failures[parts.cell] for parts in missing if parts.cell in failures]
+
+
+def _extended(extend: Any, path: str | os.PathLike[str] | None) -> Table | None:
+    """The table to extend, or ``None``; checks that ``path`` may be written."""
+    import xarray
+
+    target = None if path is None else pathlib.Path(path).absolute()
+    if isinstance(extend, str | os.PathLike):
+        source = pathlib.Path(extend).absolute()
+        extend = None if source == target and not source.exists() else load(source)
+    elif extend is not None and not isinstance(extend, xarray.Dataset):
+        raise TypeError(f"extend must be a dataset or a path, got {type(extend).__name__}")
+    else:
+        source = None
+    if target is not None:
+        require_folder(target)
+        if target.exists() and source != target:
+            raise FileExistsError(
+                f"there is a file {path} already: pass extend={str(path)!r} to keep its cells, or "
+                "another path"
+            )
+    return None if extend is None else Table.from_dataset(extend)

@@ -1,0 +1,54 @@
+"""The runs that must come out the same however they are executed."""
+
+import contextlib
+
+import jax
+import optax
+
+import async_optax as ao
+from tests.engine.problems import softmax_problem
+from tests.engine.protocols import PROTOCOLS, make_timeline
+from tests.oracles.replay import SoftmaxRegression
+from tests.oracles.table import CASES
+
+OPTIMIZERS = {
+    name: lambda case=case: ao.optimizers.make(case[0], learning_rate=0.1, **case[1])
+    for name, case in CASES.items()
+} | {
+    "exact": lambda: optax.chain(
+        ao.transforms.clip_by_global_norm(0.5),
+        ao.transforms.compensate_delay_exact(),
+        ao.transforms.accumulate_until_commit(optax.sgd(0.1)),
+    )
+}
+
+# Every method, under a protocol where each arrival commits or one that gathers them; and every
+# protocol. Methods that share a protocol share its timeline, protocols share a program.
+RUNS = [
+    (name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(OPTIMIZERS)
+] + [("clipped_sgd", protocol) for protocol in PROTOCOLS]
+RUNS = sorted(set(RUNS))
+
+
+@contextlib.contextmanager
+def compiling_quickly():
+    """Compiles without most optimizations: half the time, and other roundings as well."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
+def execute(optimizer, protocol, **options):
+    """One run, in double precision."""
+    with jax.enable_x64(True):
+        return ao.simulate(
+            softmax_problem(SoftmaxRegression(), ao.noise.alpha_stable(1.5, 0.05)),
+            OPTIMIZERS[optimizer](),
+            make_timeline(PROTOCOLS[protocol], num_commits=40),
+            key=jax.random.key(3),
+            record=("gap", "gradient_norm", "update_norm"),
+            evaluate_every=7,
+            **options,
+        )

@@ -1,0 +1,29 @@
+"""One of several processes that together make all the runs; called by test_invariance."""
+
+import pickle
+import sys
+
+import jax
+import numpy as np
+
+
+def main(address: str, num_processes: str, index: str, path: str) -> None:
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.distributed.initialize(address, int(num_processes), int(index))
+    # Only now: importing the runs makes arrays, which starts the devices.
+    from tests.engine.invariance import RUNS, compiling_quickly, execute
+
+    mesh = jax.make_mesh((jax.device_count(),), ("lanes",))
+    assert len({device.process_index for device in mesh.devices.flat}) == int(num_processes)
+    results = {}
+    with compiling_quickly():
+        for optimizer, protocol in RUNS:
+            result = execute(optimizer, protocol, lanes=4, mesh=mesh)
+            tables = dict(result.arrivals), dict(result.evaluations)
+            results[optimizer, protocol] = np.asarray(result.params), *tables
+    with open(path, "wb") as file:
+        pickle.dump(results, file)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,102 @@
+"""Lanes, chunks, devices, processes and resuming change nothing, for any method or protocol."""
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import async_optax as ao
+from async_optax.engine import execution
+from tests.engine.invariance import OPTIMIZERS, RUNS, compiling_quickly, execute
+from tests.engine.protocols import PROTOCOLS
+
+ROOT = Path(__file__).parents[2]
+
+
+class _Killed(Exception):
+    pass
+
+
+def _kill_halfway(done, total):
+    if done > total // 2:
+        raise _Killed
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What two processes computed together, each with one device."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    paths = [tmp_path_factory.mktemp("processes") / f"{i}.pickle" for i in range(2)]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.engine.one_process", address, "2", str(i), str(path)],
+            cwd=ROOT,
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for i, path in enumerate(paths)
+    ]
+    try:
+        for process in processes:
+            _, errors = process.communicate(timeout=300)
+            assert process.returncode == 0, errors[-3000:]
+    finally:
+        for process in processes:
+            process.kill()
+    results = [pickle.loads(path.read_bytes()) for path in paths]
+    for run, (params, *_) in results[0].items():
+        np.testing.assert_array_equal(params, results[1][run][0])
+    return results[0]
+
+
+def test_every_method_and_protocol_is_here():
+    assert {optimizer for optimizer, _ in RUNS} == set(OPTIMIZERS)
+    assert {protocol for _, protocol in RUNS} == set(PROTOCOLS)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two processes")
+@pytest.mark.parametrize(("optimizer", "protocol"), RUNS)
+def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path, monkeypatch):
+    expected = execute(optimizer, protocol, lanes=1)
+
+    def agrees(result, exactly=False):
+        params, arrivals, evaluations = result
+        tolerance = {"rtol": 0, "atol": 0} if exactly else {"rtol": 1e-12, "atol": 1e-12}
+        np.testing.assert_allclose(params, expected.params, **tolerance)
+        for table, columns in ((arrivals, expected.arrivals), (evaluations, expected.evaluations)):
+            assert set(table) == set(columns)
+            for name, column in columns.items():
+                np.testing.assert_allclose(table[name], column, err_msg=name, **tolerance)
+
+    def run(**options):
+        result = execute(optimizer, protocol, **options)
+        return result.params, result.arrivals, result.evaluations
+
+    with compiling_quickly():
+        agrees(run(lanes=3))
+        agrees(run(lanes=4, mesh=jax.make_mesh((2,), ("lanes",), devices=jax.devices()[:2])))
+        agrees(run(lanes=8, mesh=jax.make_mesh((8,), ("lanes",))))
+    agrees(two_processes[optimizer, protocol])
+
+    monkeypatch.setattr(execution, "_FIRST_CHUNK", 16)
+    monkeypatch.setattr(execution, "_CHUNK_SECONDS", 0.0)  # never doubles
+    checkpoint = ao.Checkpointing(tmp_path, every=0)
+    with pytest.raises(_Killed):
+        execute(optimizer, protocol, lanes=1, checkpoint=checkpoint, progress=_kill_halfway)
+    started_at = []
+    resumed = run(
+        lanes=1, checkpoint=checkpoint, progress=lambda done, total: started_at.append(done)
+    )
+    agrees(resumed, exactly=True)
+    assert 0 < started_at[0] < started_at[-1]

@@ -1,0 +1,197 @@
+"""Bad input to a sweep: one line, before anything is run."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import async_optax as ao
+from async_optax.engine.program import run_chunk
+from async_optax.sweeps import sweep
+from tests.sweeps.settings import FIXED, PROBLEM, counted
+
+RATES = {"learning_rate": [0.1]}
+
+
+def needy(learning_rate, momentum):
+    return ao.optimizers.momentum_sgd(learning_rate, momentum)
+
+
+def by_position(learning_rate, /):
+    return ao.optimizers.sgd(learning_rate)
+
+
+def evaluating(**metrics):
+    return dataclasses.replace(PROBLEM, evaluate=lambda x: metrics)
+
+
+BAD_INPUT = {
+    "problem": ({"problem": 3}, TypeError, "problem must be an async_optax.Problem or a function"),
+    "problem's argument": (
+        {"problem": lambda noise_scale: PROBLEM},
+        ValueError,
+        "the problem needs noise_scale: give it in the grid, or fix it by functools.partial",
+    ),
+    "problem of another kind": (
+        {"problem": lambda learning_rate: 3},
+        TypeError,
+        "the problem function must return an async_optax.Problem, got int",
+    ),
+    "problem that does not fit": (
+        {"problem": dataclasses.replace(PROBLEM, loss=lambda x, batch, key: x)},
+        ValueError,
+        "problem.loss must return one floating-point scalar",
+    ),
+    "nothing to evaluate": (
+        {"problem": dataclasses.replace(PROBLEM, evaluate=None)},
+        ValueError,
+        "problem.evaluate is None: a sweep keeps evaluations",
+    ),
+    "no metric": ({"problem": evaluating()}, ValueError, "problem.evaluate returns no metric"),
+    "metric that is taken": (
+        {"problem": evaluating(status=jnp.float32(0))},
+        ValueError,
+        "problem.evaluate must not use the names status: the dataset uses them",
+    ),
+    "metric of the grid": (
+        {"problem": evaluating(learning_rate=jnp.float32(0))},
+        ValueError,
+        "problem.evaluate must not use the names learning_rate",
+    ),
+    "metrics that differ": (
+        {
+            "problem": lambda noise: evaluating(**{f"m{noise:g}": jnp.float32(0)}),
+            "grid": RATES | {"noise": [1.0, 2.0]},
+        },
+        ValueError,
+        "all problems of a sweep must evaluate the same metrics, got m1 and m2",
+    ),
+    "method's name": ({"methods": "sdg"}, ValueError, "unknown method 'sdg'; nearest: sgd"),
+    "no method": ({"methods": {}}, ValueError, "methods must not be empty"),
+    "optimizer for a method": (
+        {"methods": ao.optimizers.sgd(0.1)},
+        TypeError,
+        "methods must be a registered name or a factory such as ao.optimizers.sgd, got Gradient",
+    ),
+    "method of another kind": (
+        {"methods": lambda learning_rate: 3},
+        TypeError,
+        "method 'method' must return a gradient transformation, got int",
+    ),
+    "label": ({"methods": {1: "sgd"}}, TypeError, "methods must be labelled by strings, got 1"),
+    "name that nobody takes": (
+        {"grid": RATES | {"lerning_rate": [1]}},
+        ValueError,
+        r"grid\['lerning_rate'\] is taken neither by the problem nor by method 'sgd'",
+    ),
+    "name that one method takes": (
+        {"methods": {"a": "clipped_sgd", "b": "sgd"}, "grid": RATES | {"max_norm": [1.0]}},
+        ValueError,
+        r"grid\['max_norm'\] is taken neither by the problem nor by method 'b': fix it in the ot",
+    ),
+    "argument without a value": (
+        {"methods": needy},
+        ValueError,
+        "method 'needy' needs momentum: give it in the grid, or fix it by functools.partial",
+    ),
+    "argument with two values": (
+        {"methods": {"a": functools.partial(ao.optimizers.sgd, learning_rate=0.1)}},
+        ValueError,
+        "method 'a' fixes learning_rate by functools.partial, and the grid has it too",
+    ),
+    "argument by position": (
+        {"methods": by_position},
+        TypeError,
+        "method 'by_position' takes learning_rate by position only: wrap it in a function",
+    ),
+    "timelines": ({"timelines": [FIXED]}, TypeError, "timelines must be a Timeline or a function"),
+    "no timeline": ({"timelines": {}}, ValueError, "timelines must not be empty"),
+    "timeline of another kind": (
+        {"timelines": {"a": lambda seed: 3}},
+        TypeError,
+        "the timeline function must return an async_optax.Timeline, got int",
+    ),
+    "no seed": ({"seeds": []}, ValueError, "seeds must not be empty"),
+    "seeds twice": ({"seeds": [1, 1]}, ValueError, r"seeds must hold different values, got \[1"),
+    "one seed": ({"seeds": 1}, TypeError, "seeds must be a sequence of numbers, got 1"),
+    "negative seed": ({"seeds": [-1]}, ValueError, "seed must be an integer >= 0, got -1"),
+    "fractional seed": ({"seeds": [0.5]}, TypeError, "seed must be an integer >= 0, got 0.5"),
+    "grid": ({"grid": [0.1]}, TypeError, "grid must map names to sequences of numbers, got list"),
+    "grid's name": ({"grid": {1: [0.1]}}, ValueError, "grid must be keyed by names of arguments"),
+    "empty axis": (
+        {"grid": {"learning_rate": []}},
+        ValueError,
+        r"grid\['learning_rate'\] must not be empty",
+    ),
+    "values twice": (
+        {"grid": {"learning_rate": [0.1, 0.1]}},
+        ValueError,
+        r"grid\['learning_rate'\] must hold different values, got \[0.1, 0.1\]",
+    ),
+    "value that is no number": (
+        {"grid": {"learning_rate": ["0.1"]}},
+        TypeError,
+        r"grid\['learning_rate'\] must be a finite number, got '0.1' of type str",
+    ),
+    "value that is not finite": (
+        {"grid": {"learning_rate": [float("nan")]}},
+        ValueError,
+        r"grid\['learning_rate'\] must be a finite number, got nan",
+    ),
+    "boolean": ({"grid": {"learning_rate": [True]}}, TypeError, "must be a finite number, got Tr"),
+    "string": ({"grid": {"learning_rate": "0.1"}}, TypeError, "must be a sequence of numbers"),
+    "name of a dimension": (
+        {"methods": lambda time: None, "grid": {"time": [1.0]}},
+        ValueError,
+        "grid must not use the name 'time': the dataset uses it",
+    ),
+    "worker": ({"worker": 3}, TypeError, "worker must be a worker program such as gradient"),
+    "both evaluations": (
+        {"evaluate_every": 2, "evaluate_at": [1.0]},
+        ValueError,
+        "give evaluate_every or evaluate_at, not both",
+    ),
+    "evaluate_every": ({"evaluate_every": 0}, ValueError, "evaluate_every must be an integer >= 1"),
+    "evaluate_at": ({"evaluate_at": [-1.0]}, ValueError, "evaluate_at must be a finite number >="),
+    "evaluate_at after the end": (
+        {"evaluate_at": [1e9]},
+        ValueError,
+        r"evaluate_at must be simulated times in \[0, ",
+    ),
+    "strategy": ({"strategy": "fast"}, ValueError, "strategy must be one of auto, threads, loop"),
+    "lanes": ({"lanes": 0}, ValueError, "lanes must be an integer >= 1, got 0"),
+    "automatic lanes": ({"lanes": "auto"}, TypeError, "lanes must be an integer >= 1, got 'auto'"),
+    "progress": ({"progress": "yes"}, TypeError, "progress must be a boolean or a function"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_raises_before_anything_is_run(case, monkeypatch):
+    changes, error, message = BAD_INPUT[case]
+    arguments = {
+        "problem": PROBLEM,
+        "methods": "sgd",
+        "timelines": FIXED,
+        "seeds": [0],
+        "grid": RATES,
+    }
+    calls, compiled = counted(monkeypatch), run_chunk._cache_size()
+    with pytest.raises(error, match=message) as raised:
+        sweep(**(arguments | changes))
+    assert "\n" not in str(raised.value)
+    assert not calls
+    assert run_chunk._cache_size() == compiled
+
+
+def test_keys_that_draw_other_numbers_side_by_side():
+    arguments = {"problem": PROBLEM, "methods": "sgd", "timelines": FIXED, "grid": RATES}
+    with jax.default_prng_impl("rbg"):
+        with pytest.raises(ValueError, match="strategy must not be 'vmap': keys of rbg"):
+            sweep(**arguments, seeds=[0, 1], strategy="vmap")
+        dataset = sweep(**arguments, seeds=[0, 1], strategy="loop")
+        alone = sweep(**arguments, seeds=[0, 1], strategy="threads")
+    assert dataset.attrs["generator"] == "rbg"
+    assert (dataset["status"] == "done").all()
+    assert (abs(dataset["distance"] - alone["distance"]) < 1e-5).all()
