@@ -1,5 +1,6 @@
 """Batches: runs of one structure on one timeline, executed by one compiled program."""
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,9 +14,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from async_optax.engine.batch_program import CELLS, Layout, are_finite, run_batch
 from async_optax.engine.checks import check_functions, check_key, checked_optimizer
 from async_optax.engine.chunks import schedule_evaluations
-from async_optax.engine.memory import MemoryUse, num_bytes, require_memory
+from async_optax.engine.execution import cut_chunks
+from async_optax.engine.memory import (
+    MemoryUse,
+    num_bytes,
+    require_memory,
+    temporary_bytes,
+)
+from async_optax.engine.placement import gathered, placed
 from async_optax.engine.plan import compile_timeline
 from async_optax.engine.problem import Problem
+from async_optax.engine.processes import of_first_process
 from async_optax.engine.progress import Progress, reporting
 from async_optax.engine.record import Recorder, resolve
 from async_optax.engine.result import LaneChoice, Result, find_divergence
@@ -24,9 +33,6 @@ from async_optax.engine.states import MAX_ARRIVALS, Chunk, Server
 from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.timelines import Timeline
 from async_optax.validation import require_choice, require_count, require_number
-
-_FIRST_CHUNK = 64  # arrivals; doubled while calls are short, so that progress shows early
-_CHUNK_SECONDS = 0.5
 
 
 def simulate_batch(
@@ -103,8 +109,8 @@ def simulate_batch(
 
 
 def cells_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh that shares cells out over devices, by default all local ones."""
-    devices = jax.local_devices() if devices is None else devices
+    """Returns the mesh that shares cells out over devices, by default all there are."""
+    devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices), (CELLS,))
 
 
@@ -190,25 +196,20 @@ class Batch:
         records = [np.zeros((self._num_cells, 0, run.num_recorders))]
         metrics = [np.zeros((self._num_cells, 0, run.num_metrics))]
         alive = np.ones(self._num_cells, bool)
-        wave, evaluation, budget = 0, 0, _FIRST_CHUNK
         total = run.plan.num_arrivals * self._num_cells
         report(0, total)
-        while alive.any() and (
-            wave < chunker.num_waves or evaluation < len(run.evaluations.position)
-        ):
-            chunk, span, wave = chunker.chunk(wave, evaluation, budget)
-            evaluation = span.last_evaluation
-            started = time.perf_counter()
+        for chunk, span in cut_chunks(run, chunker, 0, 0):
             servers, chunk_records, chunk_metrics = self._call(servers, chunk)
             num_arrivals = span.last_arrival - span.first_arrival
             num_evaluated = span.last_evaluation - span.first_evaluation
+            chunk_records, chunk_metrics = gathered((chunk_records, chunk_metrics))
             records.append(np.asarray(chunk_records)[: self._num_cells, :num_arrivals])
             metrics.append(np.asarray(chunk_metrics)[: self._num_cells, :num_evaluated])
             alive &= np.isfinite(records[-1][..., 0]).all(1)
             alive &= np.isfinite(metrics[-1]).all((1, 2))
-            if time.perf_counter() - started < _CHUNK_SECONDS:
-                budget = min(2 * budget, chunker.capacity)
             report(span.last_arrival * self._num_cells, total)
+            if not alive.any():
+                break
         return self._results(
             servers, np.concatenate(records, 1), np.concatenate(metrics, 1), memory
         )
@@ -225,7 +226,7 @@ class Batch:
         servers = jax.block_until_ready(self._initial_servers())
         started = time.perf_counter()
         jax.block_until_ready(self._call(servers, chunk))
-        return time.perf_counter() - started
+        return of_first_process(time.perf_counter() - started)
 
     def _call(self, servers: Server, chunk: Chunk) -> tuple[Server, jax.Array, jax.Array]:
         return run_batch(self._layout, self._shared, self._own, servers, chunk)
@@ -237,8 +238,7 @@ class Batch:
     def _placed(self, tree: Any, spec: PartitionSpec | None = None) -> Any:
         if self._mesh is None:
             return tree
-        spec = PartitionSpec(CELLS) if spec is None else spec
-        return jax.device_put(tree, NamedSharding(self._mesh, spec))
+        return placed(self._mesh, tree, PartitionSpec(CELLS) if spec is None else spec)
 
     def _require_memory(self) -> MemoryUse:
         run, num_devices = self.runs[0], 1 if self._mesh is None else self._mesh.size
@@ -248,17 +248,27 @@ class Batch:
             data=num_bytes(self._shared) + num_bytes(self._own) // num_devices,
             params=cells * num_bytes((server.params, server.opt_state)),
             slots=cells * num_bytes(server.slots),
-            temporaries=(cells if self._layout.strategy == "vmap" else 1)
-            * num_bytes(server.params),
+            temporaries=0,
         )
         device = next(iter(run.job_key.devices()))
-        require_memory(use, device, cells * len(jax.tree.leaves(server.slots)[0]))
+        num_rows = cells * len(jax.tree.leaves(server.slots)[0])
+        require_memory(use, device, num_rows)  # before compiling, as far as shapes tell
+        place = None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec(CELLS))
+        servers = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct((len(self.runs), *x.shape), x.dtype, sharding=place),
+            server,
+        )
+        chunk = run.chunker(self._lanes).trial(1, 1)
+        lowered = run_batch.lower(self._layout, self._shared, self._own, servers, chunk)
+        use = dataclasses.replace(use, temporaries=temporary_bytes(lowered.compile()))
+        require_memory(use, device, num_rows)
         return use
 
     def _results(
         self, servers: Server, records: np.ndarray, metrics: np.ndarray, memory: MemoryUse
     ) -> list[Result]:
-        finite = np.asarray(are_finite(servers))
+        finite = np.asarray(gathered(are_finite(servers)))
+        params_and_states = gathered((servers.params, servers.opt_state))
         lanes = LaneChoice(self._lanes, "given")
         results = []
         for i, run in enumerate(self.runs[: self._num_cells]):
@@ -271,7 +281,7 @@ class Batch:
                 )
             params, state = jax.tree.map(
                 lambda x: x[i],  # noqa: B023
-                (servers.params, servers.opt_state),
+                params_and_states,
             )
             slots = run.plan.num_slots
             results.append(

@@ -51,7 +51,7 @@ def _chunks(
     run: Run, chunker: Chunker, reached: Reached
 ) -> Generator[tuple[Chunk, ChunkSpan], None, None]:
     if run.stream is None:
-        yield from _cut(run, chunker, reached)
+        yield from cut_chunks(run, chunker, len(reached.records), len(reached.metrics))
         return
     plan = run.plan
     with Feed(run.stream.source, run.stream.batch_keys, run.job_key, chunker.num_rows) as feed:
@@ -63,18 +63,31 @@ def _chunks(
                 feed.request(plan.job[arrivals], plan.worker[arrivals])
             return ahead
 
-        cut = _cut(run, chunker, reached)
+        cut = cut_chunks(run, chunker, len(reached.records), len(reached.metrics))
         ahead = next_chunk()
         while ahead is not None:
             (chunk, span), ahead = ahead, next_chunk()  # loads while this one is executed
             yield chunk._replace(batches=feed.collect()), span
 
 
-def _cut(
-    run: Run, chunker: Chunker, reached: Reached
+def cut_chunks(
+    run: Run, chunker: Chunker, num_arrivals: int, num_evaluations: int
 ) -> Generator[tuple[Chunk, ChunkSpan], None, None]:
-    """Cuts what is left into chunks; the time between two of them is what a chunk takes."""
-    wave, evaluation = chunker.wave_at(len(reached.records)), len(reached.metrics)
+    """Cuts what is left of a run into chunks.
+
+    The time from one to the next is taken for the time of the chunk: while it is short, chunks
+    become longer.
+
+    Args:
+      run: the run.
+      chunker: cuts its plan.
+      num_arrivals: how many have been executed.
+      num_evaluations: how many have been made.
+
+    Yields:
+      Each chunk and what it covers.
+    """
+    wave, evaluation = chunker.wave_at(num_arrivals), num_evaluations
     budget = chunker.capacity if run.has_fixed_chunks else _FIRST_CHUNK
     while wave < chunker.num_waves or evaluation < len(run.evaluations.position):
         chunk, span, wave = chunker.chunk(wave, evaluation, budget)

@@ -46,3 +46,10 @@ def on_all_processes(action: Callable[[], _T]) -> _T:
         failed = np.flatnonzero(succeeded == 0).tolist()
         raise OSError(errno.EIO, f"processes {failed} failed at a checkpoint: see their errors")
     return results[0]
+
+
+def of_first_process(seconds: float) -> float:
+    """Returns what process 0 measured: clocks differ, and all must choose the same."""
+    if jax.process_count() == 1:
+        return seconds
+    return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))

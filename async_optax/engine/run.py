@@ -10,15 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from async_optax.engine.chunks import Chunker, Evaluations
 from async_optax.engine.lanes import choose_lanes
 from async_optax.engine.memory import MemoryUse, num_bytes, require_memory, temporary_bytes
-from async_optax.engine.placement import replicated_on
+from async_optax.engine.placement import placed
 from async_optax.engine.plan import Plan
 from async_optax.engine.problem import Problem
+from async_optax.engine.processes import of_first_process
 from async_optax.engine.program import run_chunk
 from async_optax.engine.record import Recorder
 from async_optax.engine.result import LaneChoice
@@ -139,7 +139,7 @@ class Run:
         return max(plan.num_rows, plan.num_workers + 1) if shared else plan.num_rows
 
     def _placed(self, tree: Any) -> Any:
-        return tree if self._mesh is None else replicated_on(self._mesh, tree)
+        return tree if self._mesh is None else placed(self._mesh, tree)
 
     @property
     def _device(self) -> jax.Device:
@@ -198,10 +198,7 @@ class Run:
         jax.block_until_ready(server)
         started = time.perf_counter()
         jax.block_until_ready(self(lanes, server, chunk))
-        seconds = (time.perf_counter() - started) / num_waves
-        if jax.process_count() > 1:  # clocks differ: all must choose the same width
-            seconds = float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
-        return seconds
+        return of_first_process((time.perf_counter() - started) / num_waves)
 
     def _trial(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> Chunk:
         chunk = self.chunker(lanes).trial(num_arrivals, arrivals_per_wave)

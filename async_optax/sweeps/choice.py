@@ -52,7 +52,7 @@ def choose_strategy(
     before. Measuring is not worth while if the sweep is short.
 
     Args:
-      strategy: a name to force, or ``"auto"``.
+      strategy: a name to force, or ``"auto"``; with several processes that is ``"devices"``.
       groups: cells that can run together.
       setting: of the sweep.
       lanes: width of a wave.
@@ -65,6 +65,8 @@ def choose_strategy(
     Raises:
       ValueError: if a strategy is forced that the keys do not allow.
     """
+    if strategy == "auto" and jax.process_count() > 1:
+        strategy = "devices"  # the only one that shares the cells out over processes
     impl = jax.random.key_impl(jax.random.key(0))
     can_vmap = impl == "threefry2x32"
     if strategy == "vmap" and not can_vmap:
@@ -95,7 +97,7 @@ def choose_strategy(
     if can_vmap:
         measure("vmap", "vmap", spread=False)
     inside = min(("loop", "vmap"), key=lambda name: measured.get(name, float("inf")))
-    if len(jax.local_devices()) > 1 or strategy == "devices":
+    if jax.device_count() > 1 or strategy == "devices":
         measure("devices", inside, spread=True)
     per_run = {name: value * group[0].course.num_arrivals for name, value in measured.items()}
     if strategy == "devices":

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from async_optax.engine import Problem, WorkerProgram
 from async_optax.engine.progress import Progress, reporting
 from async_optax.sweeps.choice import STRATEGIES
@@ -67,7 +69,8 @@ def sweep(
       strategy: how cells are run: ``"threads"`` (each by itself, as many at once as there are
         cores), ``"loop"`` or ``"vmap"`` (cells of one structure and timeline in one program, one
         after another or side by side), ``"devices"`` (these, split over all devices), or ``"auto"``
-        to measure which is fastest. Results agree to rounding.
+        to measure which is fastest. Results agree to rounding. When several processes call this
+        together, ``"auto"`` is ``"devices"``, those of all processes; process 0 writes ``path``.
       lanes: width of a wave, >= 1.
       extend: a dataset, or the path of one: cells that it holds are not run again, unless they
         failed; what is returned holds both. It may be equal to ``path``, and then need not exist.
@@ -139,10 +142,14 @@ def sweep(
         failures += _run(table, missing, setting, strategy, lanes, path, report)
     if failures and all(table.status(cell) not in (DONE, DIVERGED) for cell in setting.cells()):
         raise failures[0]
-    dataset = table.to_dataset()
     if path is not None:
-        save(dataset, path)
-    return dataset
+        _save(table, path)
+    return table.to_dataset()
+
+
+def _save(table: Table, path: str | os.PathLike[str]) -> None:
+    if jax.process_index() == 0:  # all have the same
+        save(table.to_dataset(), path)
 
 
 def _run(
@@ -174,11 +181,11 @@ def _run(
                         failures[cell] = outcome
                 unsaved = True
                 if path is not None and time.monotonic() - saved > _SAVE_SECONDS:
-                    save(table.to_dataset(), path)
+                    _save(table, path)
                     saved, unsaved = time.monotonic(), False
     except BaseException:
         if path is not None and unsaved:
-            save(table.to_dataset(), path)
+            _save(table, path)
         raise
     return [failures[parts.cell] for parts in missing if parts.cell in failures]
 

@@ -52,3 +52,19 @@ def execute(optimizer, protocol, **options):
             evaluate_every=7,
             **options,
         )
+
+
+def sweep_norms(strategy):
+    """The metric of a small sweep, by whatever devices there are."""
+    with jax.enable_x64(True):
+        dataset = ao.sweep(
+            softmax_problem(SoftmaxRegression(), ao.noise.gaussian(0.05)),
+            "clipped_sgd",
+            make_timeline(PROTOCOLS["asynchronous"], num_commits=40),
+            seeds=range(2),
+            grid={"learning_rate": [0.05, 0.1, 0.2]},
+            evaluate_every=7,
+            strategy=strategy,
+        )
+    assert (dataset["status"] == "done").all()
+    return dataset["norm"].values

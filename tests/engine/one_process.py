@@ -11,7 +11,7 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.distributed.initialize(address, int(num_processes), int(index))
     # Only now: importing the runs makes arrays, which starts the devices.
-    from tests.engine.invariance import RUNS, compiling_quickly, execute
+    from tests.engine.invariance import RUNS, compiling_quickly, execute, sweep_norms
 
     mesh = jax.make_mesh((jax.device_count(),), ("lanes",))
     assert len({device.process_index for device in mesh.devices.flat}) == int(num_processes)
@@ -21,6 +21,7 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
             result = execute(optimizer, protocol, lanes=4, mesh=mesh)
             tables = dict(result.arrivals), dict(result.evaluations)
             results[optimizer, protocol] = np.asarray(result.params), *tables
+        results["sweep"] = sweep_norms("auto")
     with open(path, "wb") as file:
         pickle.dump(results, file)
 

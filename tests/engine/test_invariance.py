@@ -13,7 +13,8 @@ import pytest
 
 import async_optax as ao
 from async_optax.engine import execution
-from tests.engine.invariance import OPTIMIZERS, RUNS, compiling_quickly, execute
+from async_optax.sweeps import batches
+from tests.engine.invariance import OPTIMIZERS, RUNS, compiling_quickly, execute, sweep_norms
 from tests.engine.protocols import PROTOCOLS
 
 ROOT = Path(__file__).parents[2]
@@ -54,8 +55,8 @@ def two_processes(tmp_path_factory):
         for process in processes:
             process.kill()
     results = [pickle.loads(path.read_bytes()) for path in paths]
-    for run, (params, *_) in results[0].items():
-        np.testing.assert_array_equal(params, results[1][run][0])
+    for run in results[0]:
+        np.testing.assert_array_equal(results[0][run][0], results[1][run][0])
     return results[0]
 
 
@@ -100,3 +101,17 @@ def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path,
     )
     agrees(resumed, exactly=True)
     assert 0 < started_at[0] < started_at[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two processes")
+def test_sweeps_are_the_same_on_any_devices_and_processes(two_processes, monkeypatch):
+    expected = sweep_norms("threads")
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(two_processes["sweep"], expected, rtol=1e-12)
+    devices = jax.devices()
+    with compiling_quickly():
+        for count in (1, 2, 8):
+            mesh = jax.make_mesh((count,), ("cells",), devices=devices[:count])
+            monkeypatch.setattr(batches, "cells_mesh", lambda mesh=mesh: mesh)
+            np.testing.assert_allclose(sweep_norms("devices"), expected, rtol=1e-12)
