@@ -12,16 +12,14 @@ is its own; seconds are medians over turns in which case and baseline alternate.
 import argparse
 import concurrent.futures
 import heapq
-import json
 import multiprocessing
 import os
-import platform
-import resource
 import statistics
 import sys
 import time
 from pathlib import Path
 
+import measuring
 import numpy as np
 
 import async_optax as ao
@@ -81,10 +79,6 @@ def resident_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_bytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
 def measure(name, num_workers, num_arrivals, turns):
     """One case in a process of its own: seconds, ratio to the bare loop, bytes per arrival."""
     protocol, model, per_commit, _ = CASES[name]
@@ -99,7 +93,7 @@ def measure(name, num_workers, num_arrivals, turns):
     row = {
         "arrivals": timeline.num_arrivals,
         # A process that once held more, while importing, hides what lies below that.
-        "bytes_per_arrival": max(peak_bytes() - before, 0) / timeline.num_arrivals,
+        "bytes_per_arrival": max(measuring.peak_bytes() - before, 0) / timeline.num_arrivals,
         "seconds": first,
     }
     del timeline
@@ -199,12 +193,6 @@ def main():
         shown = " ".join(f"{row['seconds']:8.2f}" for row in growth[name].values())
         print(f"{name:34} {shown}", flush=True)
     results = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "numpy": np.__version__,
-            "python": platform.python_version(),
-        },
         "num_workers": NUM_WORKERS,
         "speed": speed,
         "growth": growth,
@@ -217,10 +205,7 @@ def main():
     for row in results["theory"]:
         shown = " ".join(f"{row[name]:15.2f}" for name in columns)
         print(f"{row['exponent']:4} {row['number']:5} {shown}")
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / "timelines.json"
-    path.write_text(json.dumps(results, indent=2) + "\n")
-    print(f"wrote {path}")
+    measuring.write_results(args.output, "timelines", results)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ over the turns, compilation is measured apart.
 """
 
 import argparse
-import json
 import math
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -25,6 +22,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import measuring
 import optax
 
 import async_optax as ao
@@ -208,20 +206,7 @@ def main():
         f"{'arrays':>7} {'of floor':>8}"
     )
     sizes = {f"{millions:g} M": measure_size(millions, args.turns) for millions in args.sizes}
-    machine = {
-        "device": str(jax.devices()[0]),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "jax": jax.__version__,
-        "optax": optax.__version__,
-        "python": platform.python_version(),
-    }
-    args.output.mkdir(parents=True, exist_ok=True)
-    path = args.output / "transforms.json"
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_text(json.dumps({"machine": machine, "sizes": sizes}, indent=2) + "\n")
-    unfinished.replace(path)
-    print(f"wrote {path}")
+    measuring.write_results(args.output, "transforms", {"sizes": sizes})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import AxisType, Mesh
 from jax.tree_util import Partial
 
 from async_optax.data import Streamed
@@ -62,9 +62,13 @@ def check_functions(
 
 
 def check_mesh(mesh: Any) -> None:
-    """Raises unless ``mesh`` is a mesh or ``None``."""
-    if mesh is not None and not isinstance(mesh, Mesh):
+    """Raises unless ``mesh`` is ``None``, or a mesh whose axes a run can share a wave over."""
+    if mesh is None:
+        return
+    if not isinstance(mesh, Mesh):
         raise TypeError(f"mesh must be a jax.sharding.Mesh, jax.make_mesh(...), got {mesh!r}")
+    if AxisType.Manual in mesh.axis_types:
+        raise ValueError(f"mesh must have axes of type Auto or Explicit, got {mesh.axis_types}")
 
 
 def checked_slot_dtype(slot_dtype: Any) -> jnp.dtype | None:

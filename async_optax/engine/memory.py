@@ -69,9 +69,10 @@ def available_bytes(device: jax.Device) -> int | None:
 
 
 def _readable(num_bytes: int) -> str:
-    units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
+    units = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")]
     size, unit = next((pair for pair in units if num_bytes >= pair[0]), (1, "B"))
-    return f"{num_bytes / size:.3g} {unit}"
+    number = num_bytes / size
+    return f"{number:.0f} {unit}" if number >= 100 else f"{number:.3g} {unit}"
 
 
 def num_bytes(tree: Any) -> int:

@@ -7,11 +7,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from async_optax.data import Streamed
 from async_optax.engine.problem import Problem
 
 _ADDRESS = re.compile(r"0x[0-9a-f]+")
+_HARMLESS = re.compile("Debug|InternalMutableArray")
+_Jitted: Any = type(jax.jit(lambda: None))
 
 
 def check_purity(problem: Problem) -> None:
@@ -19,8 +22,10 @@ def check_purity(problem: Problem) -> None:
 
     Each function is traced twice. A program that differs, or a captured array that does, came
     from Python state, such as an iterator or a NumPy generator: compiled, it would be drawn
-    once and stay the same in every job. Side effects (callbacks that must happen in order)
-    cannot be kept when jobs are computed together. Printing with ``jax.debug`` is allowed.
+    once and stay the same in every job. State is not seen in a function under ``jax.jit`` that
+    is called inside: JAX traces it once. Side effects (``io_callback``) cannot be kept when
+    jobs are computed together. Printing with ``jax.debug`` is allowed, and so are references
+    (``jax.new_ref``) that are made inside.
 
     Args:
       problem: its functions fit together.
@@ -50,26 +55,37 @@ def check_purity(problem: Problem) -> None:
                 f"problem.{name} depends on Python state: two traces of it differ. Compiled, it "
                 "would repeat one of them for ever; draw from the key, and index data by it"
             )
-        effects = [effect for effect in first.effects if "Debug" not in type(effect).__name__]
+        kinds = sorted({type(effect).__name__ for effect in first.effects})
+        effects = [kind for kind in kinds if not _HARMLESS.search(kind)]
         if effects:
             raise ValueError(
-                f"problem.{name} has side effects {effects}: jobs are computed together and in "
-                "another order; return what you need, or record it"
+                f"problem.{name} has side effects ({', '.join(effects)}): jobs are computed "
+                "together and in another order; return what you need, or record it"
             )
 
 
 def _traced(function: Callable, args: tuple[Any, ...]) -> Any:
     # A new function each time: a trace must not come from JAX's cache.
+    function = _unjitted(function)
     return jax.make_jaxpr(lambda *args: function(*args))(*args)
+
+
+def _unjitted(function: Callable) -> Callable:
+    if isinstance(function, Partial):
+        return Partial(_unjitted(function.func), *function.args, **function.keywords)
+    return _unjitted(function.__wrapped__) if isinstance(function, _Jitted) else function
 
 
 def _equal(first: Any, second: Any) -> bool:
     texts = [_ADDRESS.sub("", str(closed.jaxpr)) for closed in (first, second)]
     return texts[0] == texts[1] and all(
-        a is b or np.array_equal(np.asarray(a), np.asarray(b), equal_nan=_may_be_nan(a))
-        for a, b in zip(first.consts, second.consts, strict=True)
+        a is b or _same_values(a, b) for a, b in zip(first.consts, second.consts, strict=True)
     )
 
 
-def _may_be_nan(array: Any) -> bool:
-    return bool(jnp.issubdtype(jnp.result_type(array), jnp.inexact))
+def _same_values(a: Any, b: Any) -> bool:
+    dtype = jnp.result_type(a)
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        a, b = jax.random.key_data(a), jax.random.key_data(b)
+    may_be_nan = bool(jnp.issubdtype(dtype, jnp.inexact))
+    return np.array_equal(np.asarray(a), np.asarray(b), equal_nan=may_be_nan)

@@ -120,7 +120,7 @@ class Run:
     def _server(self) -> Server:
         params = jax.tree.map(_owned, self._problem.init(self._init_key))
         rows = self._num_rows(num_bytes(params))
-        slots = jax.tree.map(lambda x: jnp.repeat(x[None], rows, axis=0), self._narrowed(params))
+        slots = _in_every_row(self._narrowed(params), rows)
         return Server(params, jax.tree.map(_owned, self._optimizer.init(params)), slots)
 
     def _narrowed(self, params: optax.Params) -> optax.Params:
@@ -224,6 +224,11 @@ class Run:
         }
         evaluated |= {name: metrics[:, i] for i, name in enumerate(self._metric_names)}
         return arrivals, evaluated
+
+
+@functools.partial(jax.jit, static_argnames="num_rows")
+def _in_every_row(params: optax.Params, num_rows: int) -> optax.Params:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), params)
 
 
 def _owned(x: Any) -> jax.Array:

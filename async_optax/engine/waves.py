@@ -61,8 +61,9 @@ def _single_wave(engine: "_Engine", chunk: Chunk, jobs: _Job) -> Callable:
         job = _read(jobs, arrival)
         stale_params = engine.read_slot(server, job.row[READ_SLOT])
         gradient, loss = engine.compute(stale_params, job)
-        weight = chunk.weights[arrival]
-        server, values = engine.apply(server, job, weight, stale_params, gradient, loss)
+        server, values = engine.apply(
+            server, job, chunk.weights, arrival, stale_params, gradient, loss
+        )
         return server, records.at[arrival].set(values)
 
     return run_wave
@@ -83,7 +84,8 @@ def _wide_wave(engine: "_Engine", chunk: Chunk, jobs: _Job) -> Callable:
             server, values = engine.apply(
                 server,
                 job,
-                chunk.weights[arrival],
+                chunk.weights,
+                arrival,
                 engine.read_slot(server, job.row[READ_SLOT]),
                 _read(gradients, lane),
                 losses[lane],
@@ -136,47 +138,47 @@ class _Engine:
         self,
         server: Server,
         job: _Job,
-        weight: jax.Array,
+        weights: jax.Array,
+        arrival: jax.Array,
         stale_params: optax.Params,
         gradient: optax.Updates,
         loss: jax.Array,
     ) -> tuple[Server, jax.Array]:
-        """Lets the optimizer see one arrival and stores the parameters that follow."""
-        params, row = server.params, job.row
+        """Lets the optimizer see one arrival; a commit stores the parameters that follow."""
+        row = job.row
         extra_args = {
             "staleness": row[STALENESS],
             "stale_params": stale_params,
             "worker": row[WORKER],
             "gradient_fn": self._gradient_fn(job),
         }
-        if not self._structures.commits_every_arrival:
-            extra_args |= {"commit": row[COMMIT].astype(bool), "weight": weight}
-        update, opt_state = self._optimizer.update(gradient, server.opt_state, params, **extra_args)
 
-        def commit(params: optax.Params, slots: optax.Params) -> tuple[optax.Params, optax.Params]:
-            params = optax.apply_updates(params, update)
-            served = served_params(params, opt_state)
-            slots = jax.tree.map(
-                lambda copies, x: lax.dynamic_update_index_in_dim(
-                    copies, x.astype(copies.dtype), row[WRITE_SLOT], 0
-                ),
-                slots,
-                served,
+        def arrive(server: Server, **gathering: Any) -> tuple[Server, jax.Array]:
+            params = server.params
+            update, opt_state = self._optimizer.update(
+                gradient, server.opt_state, params, **extra_args, **gathering
             )
-            return params, slots
-
-        def wait(params: optax.Params, slots: optax.Params) -> tuple[optax.Params, optax.Params]:
-            return params, slots
+            info = ArrivalInfo(loss, gradient, update, params, stale_params, row[STALENESS])
+            values = [jnp.asarray(record(info), float) for _, record in self._structures.recorders]
+            server = server._replace(opt_state=opt_state)
+            if gathering.get("commit", True):
+                server = _committed(server, update, row[WRITE_SLOT])
+            return server, jnp.stack(values)
 
         if self._structures.commits_every_arrival:
-            new_params, slots = commit(params, server.slots)
-        else:
-            # Between commits the updates are zero: spares a pass over parameters and slot.
-            commits = row[COMMIT].astype(bool)
-            new_params, slots = lax.cond(commits, commit, wait, params, server.slots)
-        info = ArrivalInfo(loss, gradient, update, params, stale_params, row[STALENESS])
-        values = [jnp.asarray(record(info), float) for _, record in self._structures.recorders]
-        return Server(new_params, opt_state, slots), jnp.stack(values)
+            return arrive(server)
+
+        def arrive_once(commit: bool, i: jax.Array, carry: Any) -> Any:
+            return arrive(carry[0], commit=commit, weight=weights[arrival + i])
+
+        # Two loops, of which one runs once and the other not at all: in each it is known whether
+        # the server commits, so that nothing is done to the parameters in between, and loops
+        # update their carry in place where a conditional copies it. The weight is read at the
+        # loop's index lest scaling by it becomes a pass of its own, ahead of the loop.
+        commits = row[COMMIT]
+        carry = server, jnp.zeros(len(self._structures.recorders))
+        carry = lax.fori_loop(0, 1 - commits, functools.partial(arrive_once, False), carry)
+        return lax.fori_loop(0, commits, functools.partial(arrive_once, True), carry)
 
     def _fed(self, job: _Job) -> Problem:
         """The problem; if its data is streamed, with the batches that came for this job."""
@@ -202,6 +204,17 @@ class _GradientAt:
     ) -> optax.Updates:
         problem, program = self.structure.join(numbers)
         return program(problem, params, worker, key)[0]
+
+
+def _committed(server: Server, update: optax.Updates, slot: jax.Array) -> Server:
+    """Adds an update to the parameters and serves them, as they are now, in a slot."""
+    params = optax.apply_updates(server.params, update)
+    slots = jax.tree.map(
+        lambda copies, x: lax.dynamic_update_index_in_dim(copies, x.astype(copies.dtype), slot, 0),
+        server.slots,
+        served_params(params, server.opt_state),
+    )
+    return server._replace(params=params, slots=slots)
 
 
 def _widened(params: optax.Params, like: optax.Params) -> optax.Params:

@@ -124,7 +124,7 @@ def local_steps(
     Args:
       num_steps: K >= 1.
       optimizer: any Optax optimizer that needs no staleness, such as ``optax.adam(1e-3)``,
-        or one that clips, ``ao.optimizers.clipped_sgd(0.1, threshold=1.0)``. Numbers of
+        or one that clips, ``ao.optimizers.clipped_sgd(0.1, max_norm=1.0)``. Numbers of
         ``ao.optimizers`` can be swept without compiling.
       learning_rate: what the difference is divided by, > 0: the inner optimizer's own, or 1
         to send the difference itself.

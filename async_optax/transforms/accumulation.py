@@ -121,6 +121,8 @@ def accumulate_until_commit(
             return nothing, AccumulateUntilCommitState(gather(acc, updates), largest, inner_state)
 
         operands = state.accumulated, updates, state.inner_state
+        if isinstance(commit, bool):
+            return commit_fn(*operands) if commit else wait_fn(*operands)
         return jax.lax.cond(commit, commit_fn, wait_fn, *operands)
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
