@@ -18,9 +18,8 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/engine.py --output benchmarks/results
-	$(BIN)/python benchmarks/transforms.py --output benchmarks/results
-	$(BIN)/python benchmarks/timelines.py --output benchmarks/results
+	for name in engine lanes sweep scaling compile transforms timelines; do \
+	  $(BIN)/python benchmarks/$$name.py --output benchmarks/results || exit 1; done
 
 # Versions are locked for both commands; remove .venv to start afresh.
 $(STAMP): requirements.lock pyproject.toml

@@ -19,6 +19,7 @@ PAGES = {
     "async_optax/transforms/README.md": 6,
     "async_optax/timelines/README.md": 3,
     "async_optax/data/README.md": 4,
+    "async_optax/engine/README.md": 5,
 }
 
 

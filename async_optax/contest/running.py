@@ -1,8 +1,8 @@
 """Running a contest: every entrant at every learning rate and seed."""
 
-import concurrent.futures
+import contextlib
+import functools
 import os
-import threading
 from collections.abc import Callable
 
 import jax
@@ -12,6 +12,9 @@ from async_optax import optimizers
 from async_optax.contest.setting import Contest
 from async_optax.contest.standing import Run, Standing, standings
 from async_optax.engine import simulate
+from async_optax.sweeps.pool import Advance, run_jobs
+
+_Cell = tuple[int, float, int]  # index of the entrant, learning rate, seed
 
 
 def run_contest(
@@ -45,16 +48,10 @@ def run_contest(
         for learning_rate in contest.learning_rates
         for seed in contest.seeds
     ]
-    stopped = threading.Event()
-
-    def stop_if_asked(done: int, total: int) -> None:
-        if stopped.is_set():
-            raise concurrent.futures.CancelledError
-
     progress(0, len(cells))
     evaluate_at = np.linspace(0, contest.max_time, contest.num_evaluations + 1).tolist()
 
-    def run(cell: tuple[int, float, int]) -> Run:
+    def run(cell: _Cell, advance: Advance) -> tuple[_Cell, Run]:
         entrant, learning_rate, seed = contest.entrants[cell[0]], *cell[1:]
         result = simulate(
             contest.problem,
@@ -63,9 +60,9 @@ def run_contest(
             key=jax.random.key(seed),
             lanes=1,
             evaluate_at=evaluate_at,
-            progress=stop_if_asked,
+            progress=lambda done, _: advance(done),
         )
-        return Run(
+        return cell, Run(
             seed=seed,
             time=result.evaluations["time"],
             accuracy=result.evaluations["accuracy"],
@@ -73,15 +70,11 @@ def run_contest(
             diverged=result.diverged,
         )
 
-    runs: dict[tuple[int, float, int], Run] = {}
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        futures = {pool.submit(run, cell): cell for cell in cells}
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                runs[futures[future]] = future.result()
-                progress(len(runs), len(cells))
-        except BaseException:
-            stopped.set()  # runs under way end at their next chunk
-            pool.shutdown(cancel_futures=True)
-            raise
+    runs: dict[_Cell, Run] = {}
+    jobs = [functools.partial(run, cell) for cell in cells]
+    ended = run_jobs(jobs, os.cpu_count() or 1, report=lambda num_arrivals: None)
+    with contextlib.closing(ended):
+        for cell, outcome in ended:
+            runs[cell] = outcome
+            progress(len(runs), len(cells))
     return standings(contest, runs)

@@ -198,7 +198,7 @@ class Batch:
         alive = np.ones(self._num_cells, bool)
         total = run.plan.num_arrivals * self._num_cells
         report(0, total)
-        for chunk, span in cut_chunks(run, chunker, 0, 0):
+        for chunk, span in cut_chunks(run, chunker, self._mesh):
             servers, chunk_records, chunk_metrics = self._call(servers, chunk)
             num_arrivals = span.last_arrival - span.first_arrival
             num_evaluated = span.last_evaluation - span.first_evaluation
@@ -226,7 +226,7 @@ class Batch:
         servers = jax.block_until_ready(self._initial_servers())
         started = time.perf_counter()
         jax.block_until_ready(self._call(servers, chunk))
-        return of_first_process(time.perf_counter() - started)
+        return of_first_process(time.perf_counter() - started, self._mesh)
 
     def _call(self, servers: Server, chunk: Chunk) -> tuple[Server, jax.Array, jax.Array]:
         return run_batch(self._layout, self._shared, self._own, servers, chunk)

@@ -5,9 +5,11 @@ import time
 from collections.abc import Generator
 
 import numpy as np
+from jax.sharding import Mesh
 
 from async_optax.engine.chunks import Chunker, ChunkSpan
 from async_optax.engine.feed import Feed
+from async_optax.engine.processes import of_first_process
 from async_optax.engine.progress import Progress
 from async_optax.engine.resuming import Reached, Saver
 from async_optax.engine.run import Run
@@ -51,7 +53,7 @@ def _chunks(
     run: Run, chunker: Chunker, reached: Reached
 ) -> Generator[tuple[Chunk, ChunkSpan], None, None]:
     if run.stream is None:
-        yield from cut_chunks(run, chunker, len(reached.records), len(reached.metrics))
+        yield from cut_chunks(run, chunker, run.mesh, reached)
         return
     plan = run.plan
     with Feed(run.stream.source, run.stream.batch_keys, run.job_key, chunker.num_rows) as feed:
@@ -63,7 +65,7 @@ def _chunks(
                 feed.request(plan.job[arrivals], plan.worker[arrivals])
             return ahead
 
-        cut = cut_chunks(run, chunker, len(reached.records), len(reached.metrics))
+        cut = cut_chunks(run, chunker, run.mesh, reached)
         ahead = next_chunk()
         while ahead is not None:
             (chunk, span), ahead = ahead, next_chunk()  # loads while this one is executed
@@ -71,7 +73,7 @@ def _chunks(
 
 
 def cut_chunks(
-    run: Run, chunker: Chunker, num_arrivals: int, num_evaluations: int
+    run: Run, chunker: Chunker, mesh: Mesh | None, reached: Reached | None = None
 ) -> Generator[tuple[Chunk, ChunkSpan], None, None]:
     """Cuts what is left of a run into chunks.
 
@@ -81,18 +83,20 @@ def cut_chunks(
     Args:
       run: the run.
       chunker: cuts its plan.
-      num_arrivals: how many have been executed.
-      num_evaluations: how many have been made.
+      mesh: where it is executed; processes that share it cut alike.
+      reached: where to go on from, or ``None`` for the start.
 
     Yields:
       Each chunk and what it covers.
     """
-    wave, evaluation = chunker.wave_at(num_arrivals), num_evaluations
-    budget = chunker.capacity if run.has_fixed_chunks else _FIRST_CHUNK
+    wave = evaluation = 0
+    if reached is not None:
+        wave, evaluation = chunker.wave_at(len(reached.records)), len(reached.metrics)
+    budget = _FIRST_CHUNK
     while wave < chunker.num_waves or evaluation < len(run.evaluations.position):
         chunk, span, wave = chunker.chunk(wave, evaluation, budget)
         started = time.perf_counter()
         yield chunk, span
-        if time.perf_counter() - started < _CHUNK_SECONDS:
+        if of_first_process(time.perf_counter() - started, mesh) < _CHUNK_SECONDS:
             budget = min(2 * budget, chunker.capacity)
         evaluation = span.last_evaluation

@@ -7,6 +7,7 @@ from typing import TypeVar
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 _T = TypeVar("_T")
 _FAILED = np.iinfo(np.int32).min
@@ -48,8 +49,8 @@ def on_all_processes(action: Callable[[], _T]) -> _T:
     return results[0]
 
 
-def of_first_process(seconds: float) -> float:
-    """Returns what process 0 measured: clocks differ, and all must choose the same."""
-    if jax.process_count() == 1:
+def of_first_process(seconds: float, mesh: Mesh | None) -> float:
+    """Returns what process 0 measured, if a mesh spans several: all must decide the same."""
+    if mesh is None or jax.process_count() == 1:
         return seconds
     return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))

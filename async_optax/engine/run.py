@@ -53,7 +53,7 @@ class Run:
         self.stream = Stream.of(problem, worker, key)
         self._problem, self._optimizer = problem, optimizer
         self._slot_dtype = slot_dtype
-        self._mesh = mesh
+        self.mesh = mesh
         self._init_key, job_key = jax.random.split(key)
         problem_numbers, problem_structure = split_numbers(problem)
         optimizer_numbers, optimizer_structure = split_numbers(optimizer)
@@ -85,11 +85,6 @@ class Run:
         """Number of metrics per evaluation."""
         return len(self._metric_names)
 
-    @property
-    def has_fixed_chunks(self) -> bool:
-        """Whether chunks are as long as they may be, instead of by the time they take."""
-        return self.stream is not None or jax.process_count() > 1
-
     def structures(self, lanes: int) -> Structures:
         """What is static about the compiled program."""
         return dataclasses.replace(self._structures, lanes=lanes)
@@ -108,7 +103,7 @@ class Run:
     def server_shapes(self) -> Server:
         """Shapes, dtypes and, on a mesh, places of the server's arrays."""
         server = jax.eval_shape(self._server)
-        place = None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec())
+        place = None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), server
         )
@@ -139,11 +134,11 @@ class Run:
         return max(plan.num_rows, plan.num_workers + 1) if shared else plan.num_rows
 
     def _placed(self, tree: Any) -> Any:
-        return tree if self._mesh is None else placed(self._mesh, tree)
+        return tree if self.mesh is None else placed(self.mesh, tree)
 
     @property
     def _device(self) -> jax.Device:
-        mesh = self._mesh
+        mesh = self.mesh
         return mesh.local_devices[0] if mesh else next(iter(self.job_key.devices()))
 
     def choose_lanes(self, lanes: int | str) -> LaneChoice:
@@ -156,7 +151,7 @@ class Run:
             self._seconds_per_wave,
             max_lanes=MAX_ARRIVALS,
             setting=setting,
-            multiple=1 if self._mesh is None else self._mesh.size,
+            multiple=1 if self.mesh is None else self.mesh.size,
         )
 
     @property
@@ -198,7 +193,7 @@ class Run:
         jax.block_until_ready(server)
         started = time.perf_counter()
         jax.block_until_ready(self(lanes, server, chunk))
-        return of_first_process((time.perf_counter() - started) / num_waves)
+        return of_first_process((time.perf_counter() - started) / num_waves, self.mesh)
 
     def _trial(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> Chunk:
         chunk = self.chunker(lanes).trial(num_arrivals, arrivals_per_wave)

@@ -1,4 +1,4 @@
-"""Sweeps of methods, timelines, numbers and seeds on one problem, as datasets."""
+"""Sweeps of optimizers, timelines, numbers and seeds on one problem, as datasets."""
 
 from async_optax.sweeps.reading import time_to
 from async_optax.sweeps.storage import load, save

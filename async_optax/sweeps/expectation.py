@@ -81,7 +81,7 @@ def _set_digests(table: Table, setting: Setting, parts: Parts) -> None:
     digests = Digests(setting.worker)
     seen = set()
     for cell in setting.cells():
-        for name in ("problem_digest", "method_digest"):
+        for name in ("problem_digest", "optimizer_digest"):
             place = name, table.index(cell, name)
             if place in seen:
                 continue

@@ -39,7 +39,7 @@ def union(old: Table, new: Table) -> Table:
     for part, names in ((old, set(table.arrays)), (new, {"version", "time"})):
         for name in names:
             table.arrays[name][_places(table.axes, part, name)] = part.arrays[name]
-    for name in ("timeline_digest", "problem_digest", "method_digest"):
+    for name in ("timeline_digest", "problem_digest", "optimizer_digest"):
         # A digest that could not be made does not replace one that could.
         places = _places(table.axes, new, name)
         made = new.arrays[name] != ""
@@ -69,7 +69,7 @@ def _check_alike(old: Table, new: Table) -> None:
             raise ValueError(f"extend has the {what} {before}, this sweep has {now}")
     _check_courses(old, new)
     _check_digests(old, new, "problem_digest", "problem")
-    _check_digests(old, new, "method_digest", "method")
+    _check_digests(old, new, "optimizer_digest", "optimizer")
 
 
 def _check_courses(old: Table, new: Table) -> None:

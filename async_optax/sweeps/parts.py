@@ -97,19 +97,19 @@ class Parts:
 
     def optimizer(self, cell: Cell) -> optax.GradientTransformation:
         """Returns the optimizer at a cell's numbers: the same object for all seeds."""
-        numbers = self._setting.chosen(self._setting.method_names[cell.method], cell)
-        factory = self._setting.methods[cell.method]
+        numbers = self._setting.chosen(self._setting.optimizer_names[cell.optimizer], cell)
+        factory = self._setting.optimizers[cell.optimizer]
 
         def build() -> optax.GradientTransformation:
             optimizer = factory(**numbers)
             if not isinstance(optimizer, optax.GradientTransformation):
                 raise TypeError(
-                    f"method {cell.method!r} must return a gradient transformation, got "
+                    f"optimizer {cell.optimizer!r} must return a gradient transformation, got "
                     f"{type(optimizer).__name__}"
                 )
             return optimizer
 
-        return self._once(("optimizer", cell.method, *numbers.values()), build)
+        return self._once(("optimizer", cell.optimizer, *numbers.values()), build)
 
     def course(self, label: str, seed: int) -> Course:
         """Returns the course of a timeline's label at a seed."""

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 
 import optax
 
-from async_optax import optimizers
 from async_optax.engine import Problem, WorkerProgram
+from async_optax.optimizers import registry
 from async_optax.sweeps.signatures import Signature, read_signature
 from async_optax.timelines import Timeline
 from async_optax.validation import require_count, require_number, require_seed
 
-Method = Callable[..., optax.GradientTransformation]
+Factory = Callable[..., optax.GradientTransformation]
 Number = int | float
 
 RESERVED = (
-    *("method", "timeline", "seed", "evaluation", "version", "time", "status", "message"),
-    *("diverged_version", "diverged_time", "method_digest", "problem_digest", "timeline_digest"),
+    *("optimizer", "timeline", "seed", "evaluation", "version", "time", "status", "message"),
+    *("diverged_version", "diverged_time", "optimizer_digest", "problem_digest", "timeline_digest"),
 )
 """Names of the dataset that neither the grid nor a metric may use."""
 
@@ -28,13 +28,13 @@ class Cell(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-      method: its label.
+      optimizer: its label.
       timeline: its label.
       seed: of the key, and of the timeline where that is made from a seed.
       numbers: the grid's values, in the order of its names.
     """
 
-    method: str
+    optimizer: str
     timeline: str
     seed: int
     numbers: tuple[Number, ...]
@@ -47,8 +47,8 @@ class Setting:
     Attributes:
       problem: a problem, or a function of the numbers named in ``problem_names``.
       problem_names: names of the grid that the problem takes.
-      methods: factories by label.
-      method_names: names of the grid that each takes, by label.
+      optimizers: factories by label.
+      optimizer_names: names of the grid that each takes, by label.
       timelines: timelines, or functions of the seed, by label.
       seeds: of the runs.
       grid: values by name.
@@ -59,8 +59,8 @@ class Setting:
 
     problem: Problem | Callable[..., Problem]
     problem_names: tuple[str, ...]
-    methods: Mapping[str, Method]
-    method_names: Mapping[str, tuple[str, ...]]
+    optimizers: Mapping[str, Factory]
+    optimizer_names: Mapping[str, tuple[str, ...]]
     timelines: Mapping[str, Timeline | Callable[[int], Timeline]]
     seeds: tuple[int, ...]
     grid: Mapping[str, tuple[Number, ...]]
@@ -72,7 +72,7 @@ class Setting:
     def axes(self) -> dict[str, tuple]:
         """The dataset's dimensions but the last, with their coordinates."""
         return {
-            "method": tuple(self.methods),
+            "optimizer": tuple(self.optimizers),
             "timeline": tuple(self.timelines),
             "seed": self.seeds,
             **self.grid,
@@ -80,8 +80,8 @@ class Setting:
 
     def cells(self) -> Iterator[Cell]:
         """Yields all cells, in the order of the axes."""
-        for method, timeline, seed, *numbers in itertools.product(*self.axes.values()):
-            yield Cell(method, timeline, seed, tuple(numbers))
+        for optimizer, timeline, seed, *numbers in itertools.product(*self.axes.values()):
+            yield Cell(optimizer, timeline, seed, tuple(numbers))
 
     def chosen(self, names: Sequence[str], cell: Cell) -> dict[str, Number]:
         """Returns a cell's numbers of these names."""
@@ -91,7 +91,7 @@ class Setting:
 
 def read_setting(
     problem: Any,
-    methods: Any,
+    optimizers: Any,
     timelines: Any,
     seeds: Any,
     grid: Any,
@@ -103,7 +103,7 @@ def read_setting(
 
     Args:
       problem: see :func:`async_optax.sweep`, like all others.
-      methods: labels are the names of factories where none are given.
+      optimizers: labels are the names of factories where none are given.
       timelines: likewise.
       seeds: integers.
       grid: values by name, or ``None``.
@@ -119,16 +119,19 @@ def read_setting(
       ValueError: if a value is not allowed; the message names it.
     """
     values = _read_grid(grid)
-    factories = _labelled("methods", methods, _read_method, "method")
-    signatures = {label: read_signature(f, f"method {label!r}") for label, f in factories.items()}
+    factories = _labelled("optimizers", optimizers, _read_optimizer, "optimizer")
+    signatures = {
+        label: read_signature(f, f"optimizer {label!r}") for label, f in factories.items()
+    }
     takes = _read_problem(problem)
     for label, signature in signatures.items():
         signature.check_fixed(values)
         for name in values:
             if name not in signature.names(values) and name not in takes.names(values):
                 raise ValueError(
-                    f"grid[{name!r}] is taken neither by the problem nor by method {label!r}: fix "
-                    "it in the other methods by functools.partial, or sweep that method on its own"
+                    f"grid[{name!r}] is taken neither by the problem nor by optimizer {label!r}: "
+                    "fix it in the other optimizers by functools.partial, or sweep that one on its "
+                    "own"
                 )
         signature.check_required(values)
     takes.check_fixed(values)
@@ -142,8 +145,8 @@ def read_setting(
     return Setting(
         problem=problem,
         problem_names=takes.names(values),
-        methods=factories,
-        method_names={label: signature.names(values) for label, signature in signatures.items()},
+        optimizers=factories,
+        optimizer_names={label: signature.names(values) for label, signature in signatures.items()},
         timelines=_labelled("timelines", timelines, _read_timeline, "timeline"),
         seeds=_read_seeds(seeds),
         grid=values,
@@ -230,9 +233,9 @@ def _labelled(name: str, value: Any, read: Callable[[str, Any], Any], fallback: 
     return {label: read(f"{name}[{label!r}]", item) for label, item in value.items()}
 
 
-def _read_method(name: str, value: Any) -> Method:
+def _read_optimizer(name: str, value: Any) -> Factory:
     if isinstance(value, str):
-        return optimizers.get(value)
+        return registry.get(value)
     if not callable(value):
         raise TypeError(
             f"{name} must be a registered name or a factory such as ao.optimizers.sgd, got "

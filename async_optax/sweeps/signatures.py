@@ -63,7 +63,7 @@ def read_signature(factory: Callable[..., Any], owner: str) -> Signature:
 
     Example:
       >>> def sgd(learning_rate, momentum=0.9): ...
-      >>> signature = read_signature(functools.partial(sgd, momentum=0.5), "method 'sgd'")
+      >>> signature = read_signature(functools.partial(sgd, momentum=0.5), "optimizer 'sgd'")
       >>> signature.required, signature.fixed
       (frozenset({'learning_rate'}), frozenset({'momentum'}))
     """

@@ -1,4 +1,4 @@
-"""Sweeps: methods x timelines x numbers x seeds, as one dataset."""
+"""Sweeps: optimizers x timelines x numbers x seeds, as one dataset."""
 
 import contextlib
 import os
@@ -15,7 +15,7 @@ from async_optax.sweeps.choice import STRATEGIES
 from async_optax.sweeps.expectation import expected_table
 from async_optax.sweeps.extension import union
 from async_optax.sweeps.parts import CellParts, CheckFailed, Parts
-from async_optax.sweeps.setting import Cell, Method, Number, Setting, read_setting
+from async_optax.sweeps.setting import Cell, Factory, Number, Setting, read_setting
 from async_optax.sweeps.storage import load, require_folder, require_xarray, save
 from async_optax.sweeps.strategies import divide
 from async_optax.sweeps.table import DIVERGED, DONE, Outcome, Table
@@ -30,7 +30,7 @@ _SAVE_SECONDS = 10.0
 
 def sweep(
     problem: Problem | Callable[..., Problem],
-    methods: str | Method | Mapping[str, str | Method],
+    optimizers: str | Factory | Mapping[str, str | Factory],
     timelines: Timeline | Callable[[int], Timeline] | Mapping[str, Any],
     *,
     seeds: Iterable[int],
@@ -44,11 +44,11 @@ def sweep(
     path: str | os.PathLike[str] | None = None,
     progress: bool | Progress = False,
 ) -> "xarray.Dataset":
-    """Runs every method on every timeline, for all numbers of a grid and all seeds.
+    """Runs every optimizer on every timeline, for all numbers of a grid and all seeds.
 
-    Cell (m, t, s, numbers) is what :func:`async_optax.simulate` gives for the problem and the
-    method at these numbers, on timeline t, with ``key=jax.random.key(s)``: all methods see the
-    same timelines, batches and noise. Numbers of sweepable factories are arguments of the compiled
+    Cell (o, t, s, numbers) is what :func:`async_optax.simulate` gives for the problem and optimizer
+    o at these numbers, on timeline t, with ``key=jax.random.key(s)``: all optimizers see the same
+    timelines, batches and noise. Numbers of sweepable factories are arguments of the compiled
     program, so there is one compilation for each structure and shape; an ordinary function that
     returns an Optax transformation compiles once for each of its values of the grid, whatever the
     number of seeds. A cell whose parts raise ``ValueError`` or ``TypeError`` fails alone, and one
@@ -56,12 +56,12 @@ def sweep(
 
     Args:
       problem: what is trained, or a function of some of the grid's names that returns it.
-      methods: a name of :mod:`async_optax.optimizers`, a factory of gradient transformations, or a
-        dictionary of these by label.
+      optimizers: a name of :mod:`async_optax.optimizers`, a factory of gradient transformations,
+        or a dictionary of these by label.
       timelines: a timeline, a function of the seed that returns one, or a dictionary of these.
       seeds: different integers >= 0.
-      grid: numbers by name of an argument of the problem's function or of the methods'. A name
-        that the problem does not take must be taken by every method. If all values of a name are
+      grid: numbers by name of an argument of the problem's function or of the optimizers'. A name
+        that the problem does not take must be taken by every optimizer. If all values of a name are
         integers they stay integers.
       worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
       evaluate_every: commits between evaluations; or
@@ -78,13 +78,12 @@ def sweep(
       progress: draw a bar, or call ``progress(done, total)`` with numbers of arrivals.
 
     Returns:
-      A dataset over ``method``, ``timeline``, ``seed``, the grid's names and ``evaluation``:
+      A dataset over ``optimizer``, ``timeline``, ``seed``, the grid's names and ``evaluation``:
       the metrics of ``problem.evaluate`` (float64, NaN after a divergence); by cell ``status``
       (``"done"``, ``"diverged"``, ``"failed"``, or ``"missing"`` where nobody asked),
       ``message``, ``diverged_version`` (-1 without) and ``diverged_time``; digests of what was
       computed; coordinates ``version`` and ``time`` of each timeline and seed, ending in -1 and NaN
       where others have more evaluations. Its attributes say which strategy was used and why.
-      Select a method by ``dataset.sel({"method": "sgd"})``: ``sel(method=...)`` is xarray's own.
 
     Raises:
       FileExistsError: if there is a file at ``path`` that is not to be extended.
@@ -114,7 +113,7 @@ def sweep(
       ...     grid={"learning_rate": [0.01, 0.1]},
       ... )
       >>> dict(dataset["error"].sizes)
-      {'method': 2, 'timeline': 1, 'seed': 2, 'learning_rate': 2, 'evaluation': 2}
+      {'optimizer': 2, 'timeline': 1, 'seed': 2, 'learning_rate': 2, 'evaluation': 2}
       >>> bool((dataset["error"].isel(evaluation=-1).sel(learning_rate=0.1) < 0.1).all())
       True
     """
@@ -122,7 +121,7 @@ def sweep(
     require_choice("strategy", strategy, ("auto", *STRATEGIES))
     require_count("lanes", lanes)
     setting = read_setting(
-        problem, methods, timelines, seeds, grid, worker, evaluate_every, evaluate_at
+        problem, optimizers, timelines, seeds, grid, worker, evaluate_every, evaluate_at
     )
     old = _extended(extend, path)
     parts = Parts(setting)

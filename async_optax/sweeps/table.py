@@ -17,7 +17,7 @@ DONE, DIVERGED, FAILED, MISSING = "done", "diverged", "failed", "missing"
 _SCHEMA, _SCHEMA_VERSION = "async_optax.sweep", 1
 _CELL_VARIABLES = ("status", "message", "diverged_version", "diverged_time")
 _COURSE_VARIABLES = ("version", "time", "timeline_digest")
-_DIGESTS = ("problem_digest", "method_digest")
+_DIGESTS = ("problem_digest", "optimizer_digest")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class Table:
     """The dataset under construction, in NumPy.
 
     Attributes:
-      axes: the dimensions but the last, with their coordinates: method, timeline, seed, then the
+      axes: the dimensions but the last, with their coordinates: optimizer, timeline, seed, then the
         grid's names.
       problem_names: names of the grid that the problem takes.
       metrics: names of what is evaluated.
@@ -83,8 +83,8 @@ class Table:
             return "timeline", "seed", "evaluation"
         if name == "problem_digest":
             return self.problem_names
-        if name == "method_digest":
-            return "method", *tuple(self.axes)[3:]
+        if name == "optimizer_digest":
+            return "optimizer", *tuple(self.axes)[3:]
         return (*self.axes, "evaluation")
 
     def index(self, cell: Cell, name: str = "status") -> tuple[int, ...]:
@@ -106,7 +106,7 @@ class Table:
         self.arrays["timeline_digest"][place] = digest
 
     def set_digest(self, name: str, cell: Cell, digest: str) -> None:
-        """Writes down the digest of a cell's problem or method."""
+        """Writes down the digest of a cell's problem or optimizer."""
         self.arrays[name][self.index(cell, name)] = digest
 
     def finish(self, cell: Cell, outcome: Outcome) -> None:
@@ -166,14 +166,14 @@ class Table:
                 f"extend must be a dataset of schema {_SCHEMA} {_SCHEMA_VERSION}, got {schema} "
                 f"{version}"
             )
-        for name in ("method", "timeline", "seed", "evaluation"):
+        for name in ("optimizer", "timeline", "seed", "evaluation"):
             if name not in dataset.dims:
                 raise ValueError(
                     f"extend must be a whole dataset of a sweep: it has no dimension {name!r}"
                 )
         if "status" not in dataset:
             raise ValueError("extend must be a whole dataset of a sweep: it has no 'status'")
-        first = ("method", "timeline", "seed")
+        first = ("optimizer", "timeline", "seed")
         dims = [*first, *(str(dim) for dim in dataset["status"].dims if dim not in first)]
         axes = {dim: tuple(dataset[dim].values.tolist()) for dim in dims}
         problem_names = tuple(attrs.pop("problem_names", "").split())

@@ -88,6 +88,7 @@ def test_narrow_slots_take_half_and_a_run_still_trains():
         return lambda info: getattr(info, name)[0]
 
     record = {name: entry(name) for name in ("params", "stale_params")}
+
     def run(**options):
         return run_quadratic(PROBLEM, ao.optimizers.sgd(0.01), FEW, record=record, **options)
 

@@ -19,7 +19,7 @@ def asynchronous(seed):
 
 
 FIXED = make_timeline(25, ao.protocols.synchronous())
-METHODS = {
+OPTIMIZERS = {
     "plain": "sgd",
     "clipped": functools.partial(ao.optimizers.clipped_sgd, max_norm=1.5),
 }
@@ -31,10 +31,10 @@ def noisy(noise_scale):
 
 
 def run_sweep(**changes):
-    """Sixteen cells: two methods, two seeds, two rates, two noises."""
+    """Sixteen cells: two optimizers, two seeds, two rates, two noises."""
     arguments = {
         "problem": noisy,
-        "methods": METHODS,
+        "optimizers": OPTIMIZERS,
         "timelines": asynchronous,
         "seeds": [0, 3],
         "grid": GRID,
@@ -47,7 +47,7 @@ def small_sweep(**changes):
     """Four quick cells: two rates, two seeds."""
     arguments = {
         "problem": PROBLEM,
-        "methods": "sgd",
+        "optimizers": "sgd",
         "timelines": asynchronous,
         "seeds": [0, 1],
         "grid": {"learning_rate": [0.05, 0.2]},
@@ -58,7 +58,7 @@ def small_sweep(**changes):
 
 def single_runs(dataset):
     """Yields each cell's place in a dataset of ``run_sweep``, and what ``simulate`` gives there."""
-    methods = {"plain": ao.optimizers.sgd, "clipped": METHODS["clipped"]}
+    optimizers = {"plain": ao.optimizers.sgd, "clipped": OPTIMIZERS["clipped"]}
     dims = dataset["status"].dims
     for place in np.ndindex(dataset["status"].shape):
         at = {dim: dataset[dim].values.tolist()[i] for dim, i in zip(dims, place, strict=True)}
@@ -66,7 +66,7 @@ def single_runs(dataset):
             place,
             ao.simulate(
                 noisy(at["noise_scale"]),
-                methods[at["method"]](at["learning_rate"]),
+                optimizers[at["optimizer"]](at["learning_rate"]),
                 asynchronous(at["seed"]),
                 key=jax.random.key(at["seed"]),
                 lanes=1,

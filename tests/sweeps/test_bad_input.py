@@ -68,43 +68,47 @@ BAD_INPUT = {
         ValueError,
         "all problems of a sweep must evaluate the same metrics, got m1 and m2",
     ),
-    "method's name": ({"methods": "sdg"}, ValueError, "unknown method 'sdg'; nearest: sgd"),
-    "no method": ({"methods": {}}, ValueError, "methods must not be empty"),
-    "optimizer for a method": (
-        {"methods": ao.optimizers.sgd(0.1)},
+    "optimizer's name": ({"optimizers": "sdg"}, ValueError, "unknown method 'sdg'; nearest: sgd"),
+    "no optimizer": ({"optimizers": {}}, ValueError, "optimizers must not be empty"),
+    "optimizer for an optimizer": (
+        {"optimizers": ao.optimizers.sgd(0.1)},
         TypeError,
-        "methods must be a registered name or a factory such as ao.optimizers.sgd, got Gradient",
+        "optimizers must be a registered name or a factory such as ao.optimizers.sgd, got Gradient",
     ),
-    "method of another kind": (
-        {"methods": lambda learning_rate: 3},
+    "optimizer of another kind": (
+        {"optimizers": lambda learning_rate: 3},
         TypeError,
-        "method 'method' must return a gradient transformation, got int",
+        "optimizer 'optimizer' must return a gradient transformation, got int",
     ),
-    "label": ({"methods": {1: "sgd"}}, TypeError, "methods must be labelled by strings, got 1"),
+    "label": (
+        {"optimizers": {1: "sgd"}},
+        TypeError,
+        "optimizers must be labelled by strings, got 1",
+    ),
     "name that nobody takes": (
         {"grid": RATES | {"lerning_rate": [1]}},
         ValueError,
-        r"grid\['lerning_rate'\] is taken neither by the problem nor by method 'sgd'",
+        r"grid\['lerning_rate'\] is taken neither by the problem nor by optimizer 'sgd'",
     ),
-    "name that one method takes": (
-        {"methods": {"a": "clipped_sgd", "b": "sgd"}, "grid": RATES | {"max_norm": [1.0]}},
+    "name that one optimizer takes": (
+        {"optimizers": {"a": "clipped_sgd", "b": "sgd"}, "grid": RATES | {"max_norm": [1.0]}},
         ValueError,
-        r"grid\['max_norm'\] is taken neither by the problem nor by method 'b': fix it in the ot",
+        r"grid\['max_norm'\] is taken neither by the problem nor by optimizer 'b': fix it in",
     ),
     "argument without a value": (
-        {"methods": needy},
+        {"optimizers": needy},
         ValueError,
-        "method 'needy' needs momentum: give it in the grid, or fix it by functools.partial",
+        "optimizer 'needy' needs momentum: give it in the grid, or fix it by functools.partial",
     ),
     "argument with two values": (
-        {"methods": {"a": functools.partial(ao.optimizers.sgd, learning_rate=0.1)}},
+        {"optimizers": {"a": functools.partial(ao.optimizers.sgd, learning_rate=0.1)}},
         ValueError,
-        "method 'a' fixes learning_rate by functools.partial, and the grid has it too",
+        "optimizer 'a' fixes learning_rate by functools.partial, and the grid has it too",
     ),
     "argument by position": (
-        {"methods": by_position},
+        {"optimizers": by_position},
         TypeError,
-        "method 'by_position' takes learning_rate by position only: wrap it in a function",
+        "optimizer 'by_position' takes learning_rate by position only: wrap it in a function",
     ),
     "timelines": ({"timelines": [FIXED]}, TypeError, "timelines must be a Timeline or a function"),
     "no timeline": ({"timelines": {}}, ValueError, "timelines must not be empty"),
@@ -143,7 +147,7 @@ BAD_INPUT = {
     "boolean": ({"grid": {"learning_rate": [True]}}, TypeError, "must be a finite number, got Tr"),
     "string": ({"grid": {"learning_rate": "0.1"}}, TypeError, "must be a sequence of numbers"),
     "name of a dimension": (
-        {"methods": lambda time: None, "grid": {"time": [1.0]}},
+        {"optimizers": lambda time: None, "grid": {"time": [1.0]}},
         ValueError,
         "grid must not use the name 'time': the dataset uses it",
     ),
@@ -172,7 +176,7 @@ def test_bad_input_raises_before_anything_is_run(case, monkeypatch):
     changes, error, message = BAD_INPUT[case]
     arguments = {
         "problem": PROBLEM,
-        "methods": "sgd",
+        "optimizers": "sgd",
         "timelines": FIXED,
         "seeds": [0],
         "grid": RATES,
@@ -186,7 +190,7 @@ def test_bad_input_raises_before_anything_is_run(case, monkeypatch):
 
 
 def test_keys_that_draw_other_numbers_side_by_side():
-    arguments = {"problem": PROBLEM, "methods": "sgd", "timelines": FIXED, "grid": RATES}
+    arguments = {"problem": PROBLEM, "optimizers": "sgd", "timelines": FIXED, "grid": RATES}
     with jax.default_prng_impl("rbg"):
         with pytest.raises(ValueError, match="strategy must not be 'vmap': keys of rbg"):
             sweep(**arguments, seeds=[0, 1], strategy="vmap")

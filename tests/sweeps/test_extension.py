@@ -16,13 +16,13 @@ from tests.sweeps.settings import PROBLEM, asynchronous, counted, noisy, small_s
 
 @pytest.fixture(scope="module")
 def base():
-    """Method sgd, two seeds, two rates, on one timeline."""
+    """Optimizer sgd, two seeds, two rates, on one timeline."""
     return small_sweep(strategy="threads", timelines={"a": asynchronous})
 
 
 EXTENSIONS = {
-    "method": ({"methods": {"sgd": "sgd", "clipped": "clipped_sgd"}}, 4, 8),
-    "another method only": ({"methods": {"clipped": "clipped_sgd"}}, 4, 8),
+    "optimizer": ({"optimizers": {"sgd": "sgd", "clipped": "clipped_sgd"}}, 4, 8),
+    "another optimizer only": ({"optimizers": {"clipped": "clipped_sgd"}}, 4, 8),
     "seed": ({"seeds": [1, 2]}, 2, 6),
     "grid": ({"grid": {"learning_rate": [0.2, 0.1]}}, 2, 6),
     "timeline": ({"timelines": {"b": make_timeline(20)}}, 4, 8),
@@ -86,7 +86,7 @@ def test_failed_cells_are_run_again_and_diverged_ones_are_not(monkeypatch):
         return ao.optimizers.sgd(learning_rate)
 
     arguments = {
-        "methods": flaky,
+        "optimizers": flaky,
         "timelines": make_timeline(600),
         "grid": {"learning_rate": [0.05, 50.0]},
     }
@@ -154,12 +154,12 @@ CONFLICTS = {
         {"worker": lambda problem, x, worker, key: (2 * x, jnp.sum(x))},
         "extend has another problem at every cell",
     ),
-    "method": (
-        {"methods": {"sgd": "clipped_sgd"}},
-        "extend has another method at method='sgd', learning_rate=0.05",
+    "optimizer": (
+        {"optimizers": {"sgd": "clipped_sgd"}},
+        "extend has another optimizer at optimizer='sgd', learning_rate=0.05",
     ),
     "grid names": (
-        {"methods": {"sgd": "clipped_sgd"}, "grid": {"learning_rate": [0.1], "max_norm": [1.0]}},
+        {"optimizers": {"sgd": "clipped_sgd"}, "grid": {"learning_rate": [0.1], "max_norm": [1.0]}},
         "extend has the grid names .*, this sweep has",
     ),
     "numbers of the problem": (
@@ -186,14 +186,14 @@ def test_another_precision_is_refused(base, x64):
 
 def test_a_number_that_a_method_fixes_is_part_of_it():
     def run(max_norm, **changes):
-        method = functools.partial(ao.optimizers.clipped_sgd, max_norm=max_norm)
-        return small_sweep(methods={"clipped": method}, **changes)
+        optimizer = functools.partial(ao.optimizers.clipped_sgd, max_norm=max_norm)
+        return small_sweep(optimizers={"clipped": optimizer}, **changes)
 
     first = run(1.0)
     assert (run(1.0, extend=first)["status"] == "done").all()
-    with pytest.raises(ValueError, match="extend has another method at method='clipped'"):
+    with pytest.raises(ValueError, match="extend has another optimizer at optimizer='clipped'"):
         run(2.0, extend=first)
-    without = first.drop_vars("method_digest")
+    without = first.drop_vars("optimizer_digest")
     assert (run(2.0, extend=without)["status"] == "done").all()
 
 

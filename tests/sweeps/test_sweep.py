@@ -33,7 +33,7 @@ STRATEGIES = ("threads", "loop", "vmap", "devices")
 def test_every_cell_equals_its_single_run(strategy, lanes, x64):
     dataset = run_sweep(strategy=strategy, lanes=lanes)
     assert dataset["distance"].dims == (
-        *("method", "timeline", "seed", "learning_rate", "noise_scale", "evaluation"),
+        *("optimizer", "timeline", "seed", "learning_rate", "noise_scale", "evaluation"),
     )
     assert dataset["distance"].dtype == np.float64
     assert (dataset["status"] == "done").all()
@@ -98,22 +98,22 @@ def test_one_compilation_per_structure(strategy, program, compilations):
 
 def test_plain_optax_compiles_once_per_value_not_per_seed():
     before = run_chunk._cache_size()
-    small_sweep(methods=optax.adam, seeds=range(4), strategy="threads")
+    small_sweep(optimizers=optax.adam, seeds=range(4), strategy="threads")
     assert run_chunk._cache_size() == before + 2
 
 
 def test_a_problem_alone_has_no_grid():
     dataset = small_sweep(
-        methods={"a": functools.partial(ao.optimizers.sgd, 0.1)}, grid=None, timelines=FIXED
+        optimizers={"a": functools.partial(ao.optimizers.sgd, 0.1)}, grid=None, timelines=FIXED
     )
-    assert dataset["distance"].dims == ("method", "timeline", "seed", "evaluation")
+    assert dataset["distance"].dims == ("optimizer", "timeline", "seed", "evaluation")
     assert dataset["timeline"].values.tolist() == ["timeline"]
     assert (dataset["status"] == "done").all()
 
 
 def test_labels_are_the_names_of_factories():
-    dataset = small_sweep(methods=ao.optimizers.clipped_sgd)
-    assert dataset["method"].values.tolist() == ["clipped_sgd"]
+    dataset = small_sweep(optimizers=ao.optimizers.clipped_sgd)
+    assert dataset["optimizer"].values.tolist() == ["clipped_sgd"]
     assert dataset["timeline"].values.tolist() == ["asynchronous"]
 
 
@@ -149,19 +149,19 @@ def test_failures_stay_in_their_own_cell(strategy):
         return make_timeline(30, ao.protocols.buffered(3), seed=seed)
 
     dataset = small_sweep(
-        methods={"sgd": "sgd", "picky": picky, "bare": lambda learning_rate: optax.sgd(0.1)},
+        optimizers={"sgd": "sgd", "picky": picky, "bare": lambda learning_rate: optax.sgd(0.1)},
         timelines=timelines,
         seeds=[0, 1, 2],
         strategy=strategy,
     )
     status = dataset["status"].sel(timeline="timelines")
     assert (status.sel(seed=1) == "failed").all()
-    assert (dataset["message"].sel({"seed": 1, "method": "sgd"}) == "no timeline for seed 1").all()
-    assert (status.sel({"method": "bare"}) == "failed").all()
-    bare = dataset["message"].sel({"method": "bare", "seed": 2}).values.flat[0]
+    assert (dataset["message"].sel(seed=1, optimizer="sgd") == "no timeline for seed 1").all()
+    assert (status.sel(optimizer="bare") == "failed").all()
+    bare = dataset["message"].sel(optimizer="bare", seed=2).values.flat[0]
     assert "accumulate_until_commit" in bare
-    assert status.sel({"method": "picky", "seed": 0}).values.tolist() == ["done", "failed"]
-    assert (status.sel({"method": "sgd", "seed": [0, 2]}) == "done").all()
+    assert status.sel(optimizer="picky", seed=0).values.tolist() == ["done", "failed"]
+    assert (status.sel(optimizer="sgd", seed=[0, 2]) == "done").all()
     failed = dataset["status"] == "failed"
     assert dataset["distance"].where(failed).isnull().all()
     assert dataset["distance"].where(~failed, 0.0).isel(evaluation=0).notnull().all()
@@ -173,10 +173,10 @@ def test_the_first_error_is_raised_if_every_cell_fails(tmp_path):
         raise TypeError(f"no {learning_rate}")
 
     with pytest.raises(TypeError, match=r"^no 0.05$"):
-        small_sweep(methods=fail, path=tmp_path / "sweep.nc")
+        small_sweep(optimizers=fail, path=tmp_path / "sweep.nc")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="accumulate_until_commit"):
-        small_sweep(methods=optax.sgd, timelines=make_timeline(9, ao.protocols.buffered(3)))
+        small_sweep(optimizers=optax.sgd, timelines=make_timeline(9, ao.protocols.buffered(3)))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -186,7 +186,7 @@ def test_divergence_ends_its_own_cell_only(strategy):
         grid={"learning_rate": [0.05, 50.0]},
         strategy=strategy,
     )
-    status = dataset["status"].squeeze(["method", "timeline"])
+    status = dataset["status"].squeeze(["optimizer", "timeline"])
     assert (status.sel(learning_rate=0.05) == "done").all()
     assert (status.sel(learning_rate=50.0) == "diverged").all()
     for seed in (0, 1):
@@ -212,7 +212,7 @@ def test_programming_errors_propagate():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        small_sweep(methods={"sgd": "sgd", "broken": broken})
+        small_sweep(optimizers={"sgd": "sgd", "broken": broken})
 
 
 @pytest.mark.parametrize("strategy", ["threads", "loop"])
@@ -262,7 +262,7 @@ def test_other_worker_programs():
 def test_time_to():
     dataset = small_sweep(grid={"learning_rate": [0.05, 0.2, 50.0]}, timelines=make_timeline(600))
     times = time_to(dataset, "distance", 2.0, below=True)
-    assert times.dims == ("method", "timeline", "seed", "learning_rate")
+    assert times.dims == ("optimizer", "timeline", "seed", "learning_rate")
     for rate in (0.05, 0.2, 50.0):
         result = ao.simulate(
             PROBLEM,
