@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+import jax.numpy as jnp
 import numpy as np
 
 from async_optax.engine.plan import Plan, cut_waves
@@ -100,7 +101,7 @@ class Chunker:
             [plan.worker, plan.staleness, plan.read_slot, plan.write_slot, plan.commit, plan.job],
             axis=1,
         ).astype(np.int32)
-        self._weights = plan.weight
+        self._weights = plan.weight.astype(jnp.result_type(float))
 
     @property
     def num_rows(self) -> int:

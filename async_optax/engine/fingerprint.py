@@ -19,7 +19,7 @@ import optax
 from jax.tree_util import PyTreeDef
 
 from async_optax.engine.bytecode import globals_of, hash_code, is_installed, short_hash
-from async_optax.transforms.sweepable import _Rebuilt
+from async_optax.transforms.sweepable import Rebuilt
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 _LONGEST = 80  # characters of a text, or entries of a container; beyond it only a hash is kept
@@ -205,7 +205,7 @@ class _Description:
         return f"[{key!r}]" if isinstance(key, _PLAIN) else f"[{short_hash(self._apart(key))}]"
 
     def _add_partial(self, name: str, value: functools.partial) -> None:
-        if isinstance(value.func, _Rebuilt):
+        if isinstance(value.func, Rebuilt):
             self._add_sweepable(name, value.func, value.args[0])
             return
         self._put(name, _qualified(type(value)))
@@ -214,14 +214,14 @@ class _Description:
 
     def _add_transformation(self, name: str, value: optax.GradientTransformation) -> None:
         halves = [half for half in value if isinstance(half, functools.partial)]
-        sweepable = len(halves) == 2 and all(isinstance(half.func, _Rebuilt) for half in halves)
+        sweepable = len(halves) == 2 and all(isinstance(half.func, Rebuilt) for half in halves)
         if sweepable and self._apart(halves[0]) == self._apart(halves[1]):
             self._add_partial(name, halves[1])
             return
         self._put(name, _qualified(type(value)))
         self._add_parts(name, {"init": value.init, "update": value.update})
 
-    def _add_sweepable(self, name: str, rebuilt: _Rebuilt, numbers: tuple[Any, ...]) -> None:
+    def _add_sweepable(self, name: str, rebuilt: Rebuilt, numbers: tuple[Any, ...]) -> None:
         """A factory and its arguments by their names, whether swept or static."""
         factory, arguments = rebuilt.factory, rebuilt.structure.join(numbers)
         code = getattr(factory, "__code__", None)

@@ -37,21 +37,24 @@ class MemoryUse:
         return f"{_readable(self.total)} ({parts})"
 
 
-def require_memory(use: MemoryUse, device: jax.Device, num_rows: int) -> None:
+def require_memory(use: MemoryUse, device: jax.Device, num_rows: int, num_devices: int = 1) -> None:
     """Raises if a run cannot fit into what a device has left.
 
     Args:
-      use: what it needs.
-      device: where it will run.
+      use: what it needs on each device.
+      device: one of those where it will run.
       num_rows: versions held at once.
+      num_devices: how many there are here; those of a CPU share one memory.
 
     Raises:
       ValueError: saying what takes the memory and what to do.
     """
     available = available_bytes(device)
-    if available is not None and use.total > available:
+    sharing = num_devices if device.platform == "cpu" else 1
+    if available is not None and sharing * use.total > available:
+        each = f" on each of {sharing} devices" if sharing > 1 else ""
         raise ValueError(
-            f"the run needs {use}, and {device} has {_readable(available)} left: "
+            f"the run needs {use}{each}, and {device} has {_readable(available)} left: "
             f"slots hold {num_rows} versions; use fewer workers, slot_dtype=jnp.bfloat16, "
             "fewer lanes, or a smaller model"
         )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import importlib.metadata
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -99,6 +100,7 @@ def saving(
         yield Saver()
         return
     described = {
+        "async_optax": _installed_version(),
         "jax": jax.__version__,
         "optax": optax.__version__,
         "platform": jax.default_backend(),
@@ -109,3 +111,10 @@ def saving(
         described |= describe(name, value)
     with CheckpointStore(checkpoint, described) as store:
         yield _StoreSaver(store, like)
+
+
+def _installed_version() -> str:
+    try:
+        return importlib.metadata.version("async_optax")
+    except importlib.metadata.PackageNotFoundError:  # run from a folder
+        return "unknown"

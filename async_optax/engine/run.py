@@ -141,8 +141,19 @@ class Run:
         mesh = self.mesh
         return mesh.local_devices[0] if mesh else next(iter(self.job_key.devices()))
 
-    def choose_lanes(self, lanes: int | str) -> LaneChoice:
-        """Returns the width of the waves, measured if asked for."""
+    def choose_lanes(self, lanes: int | str, saved_lanes: int | None = None) -> LaneChoice:
+        """Returns the width of the waves: that of the checkpoint, as given, or measured.
+
+        Raises:
+          ValueError: if it is out of range, or no multiple of the devices of the mesh.
+        """
+        if saved_lanes is not None:
+            if self.mesh is not None and saved_lanes % self.mesh.size:
+                raise ValueError(
+                    f"the checkpoint was saved with lanes={saved_lanes}, which {self.mesh.size} "
+                    "devices cannot share: use a mesh whose size divides it"
+                )
+            return LaneChoice(saved_lanes, "that of the checkpoint")
         setting = self._structures, self._shapes, self._device.device_kind, jnp.result_type(float)
         return choose_lanes(
             lanes,
@@ -159,31 +170,37 @@ class Run:
         leaves = jax.tree.leaves((self.numbers, self.server_shapes))
         return tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
 
-    def require_memory(self, lanes: int) -> MemoryUse:
+    def require_memory(self, lanes: int | None = None) -> MemoryUse:
         """Predicts the peak before anything is allocated.
+
+        Args:
+          lanes: width of the waves; ``None``: as far as shapes tell, without compiling.
 
         Raises:
           ValueError: if it cannot fit.
         """
         server = self.server_shapes
-        chunk = self._trial(lanes, 1, 1)
+        num_rows = len(jax.tree.leaves(server.slots)[0])
+        chunk = self._trial(1 if lanes is None else lanes, 1, 1, allocates=False)
         use = MemoryUse(
             data=num_bytes((self.numbers, chunk)),
             params=num_bytes((server.params, server.opt_state)),
             slots=num_bytes(server.slots),
             temporaries=0,
         )
-        num_rows = len(jax.tree.leaves(server.slots)[0])
-        require_memory(use, self._device, num_rows)  # before compiling, as far as shapes tell
-        seen = self.structures(lanes), self._shapes, jnp.result_type(float)
-        if seen not in _TEMPORARIES:
-            lowered = run_chunk.lower(
-                self.structures(lanes), self.numbers, server, chunk, self.job_key
-            )
-            _TEMPORARIES[seen] = temporary_bytes(lowered.compile())  # the run finds it compiled
-        use = dataclasses.replace(use, temporaries=_TEMPORARIES[seen])
-        require_memory(use, self._device, num_rows)
+        if lanes is not None:
+            seen = self.structures(lanes), self._shapes, jnp.result_type(float)
+            if seen not in _TEMPORARIES:
+                arguments = self.structures(lanes), self.numbers, server, chunk, self.job_key
+                compiled = run_chunk.lower(*arguments).compile()  # the run finds it compiled
+                _TEMPORARIES[seen] = temporary_bytes(compiled)
+            use = dataclasses.replace(use, temporaries=_TEMPORARIES[seen])
+        require_memory(use, self._device, num_rows, self._num_local_devices)
         return use
+
+    @property
+    def _num_local_devices(self) -> int:
+        return 1 if self.mesh is None else len(self.mesh.local_devices)
 
     def _seconds_per_wave(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> float:
         """Times a call on waves of given length; what they compute is thrown away."""
@@ -195,13 +212,16 @@ class Run:
         jax.block_until_ready(self(lanes, server, chunk))
         return of_first_process((time.perf_counter() - started) / num_waves, self.mesh)
 
-    def _trial(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> Chunk:
+    def _trial(
+        self, lanes: int, num_arrivals: int, arrivals_per_wave: int, *, allocates: bool = True
+    ) -> Chunk:
         chunk = self.chunker(lanes).trial(num_arrivals, arrivals_per_wave)
-        if self.stream is not None:
-            shapes = self.stream.shapes(len(chunk.integers))
-            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-            chunk = chunk._replace(batches=zeros)
-        return chunk
+        if self.stream is None:
+            return chunk
+        batches = self.stream.shapes(len(chunk.integers))
+        if allocates:
+            batches = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), batches)
+        return chunk._replace(batches=batches)
 
     def tables(
         self, records: np.ndarray, metrics: np.ndarray

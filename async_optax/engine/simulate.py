@@ -1,6 +1,5 @@
 """The simulator: a problem, an optimizer and a timeline, executed exactly."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -148,10 +147,9 @@ def simulate(
         "evaluations": evaluations,
         "slot_dtype": str(slot_dtype),
     }
+    run.require_memory()
     with saving(checkpoint, run.server_shapes, config) as saver, reporting(progress) as report:
-        choice = run.choose_lanes(lanes if saver.lanes is None else saver.lanes)
-        if saver.lanes is not None:
-            choice = dataclasses.replace(choice, reason="that of the checkpoint")
+        choice = run.choose_lanes(lanes, saver.lanes)
         saver.lanes = choice.lanes
         memory = run.require_memory(choice.lanes)
         reached = saver.restored or Reached.at_start(run)

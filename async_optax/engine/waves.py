@@ -107,8 +107,21 @@ class _Engine:
         self._worker = structures.worker.join(numbers.worker)
 
     def read_slot(self, server: Server, slot: jax.Array) -> optax.Params:
-        """Returns the version in a slot, as a worker reads it."""
-        return _widened(_read(server.slots, slot), server.params)
+        """Returns the version in a slot, as a worker reads it.
+
+        By a branch that is always taken, though the compiler cannot know: a read that is fused
+        into the write of another slot would need a copy of all slots.
+        """
+        (num_rows, *_), *_ = (x.shape for x in jax.tree.leaves(server.slots))
+        if num_rows == 1:
+            return _widened(_read(server.slots, slot), server.params)
+        copy = lax.cond(
+            slot >= 0,
+            lambda slots: _read(slots, slot),
+            lambda slots: jax.tree.map(lambda x: jnp.full(x.shape[1:], jnp.nan, x.dtype), slots),
+            server.slots,
+        )
+        return _widened(copy, server.params)
 
     def compute(self, stale_params: optax.Params, job: _Job) -> tuple[optax.Updates, jax.Array]:
         """Returns what the worker program sends."""

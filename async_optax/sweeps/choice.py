@@ -3,17 +3,25 @@
 import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 
 import jax
+import jax.numpy as jnp
 
+from async_optax.engine.batch import Batch
 from async_optax.sweeps.batches import Group, prepare
-from async_optax.sweeps.measuring import seconds_in_a_batch, seconds_in_threads
+from async_optax.sweeps.jobs import structure_of
+from async_optax.sweeps.measuring import seconds_alone, seconds_in_a_batch, seconds_in_threads
 from async_optax.sweeps.parts import CheckFailed
 from async_optax.sweeps.setting import Setting
+from async_optax.transforms import split_numbers
 
 STRATEGIES = ("threads", "loop", "vmap", "devices")
-_MIN_WORTHWHILE = 2.0  # seconds; measuring compiles a program per strategy
+_MIN_WORTHWHILE = 4.0  # seconds; measuring compiles a program per strategy
+_MIN_WAVES = 64  # per run; measuring executes a few
+
+_COSTS: dict[Hashable, dict[str, float]] = {}  # by kind of group; then by strategy
+"""Seconds per arrival of a cell, measured once in a process."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +57,8 @@ def choose_strategy(
     """Returns the strategy for a sweep.
 
     On the largest group, a number of arrivals that takes a moment is timed in each way, compiled
-    before. Measuring is not worth while if the sweep is short.
+    before; once in a process for groups of one size, structure and shapes. Measuring is not worth
+    while if the sweep is short.
 
     Args:
       strategy: a name to force, or ``"auto"``; with several processes that is ``"devices"``.
@@ -73,34 +82,62 @@ def choose_strategy(
         raise ValueError(f"strategy must not be 'vmap': keys of {impl} draw other numbers there")
     if strategy in ("threads", "loop", "vmap"):
         return StrategyChoice(strategy, "given", inside="loop" if strategy != "vmap" else "vmap")
+    unmeasured = "threads" if strategy == "auto" else strategy
     if not groups:
-        name = "threads" if strategy == "auto" else strategy
-        return StrategyChoice(name, "no two cells share a structure and a timeline")
+        return StrategyChoice(unmeasured, "no two cells share a structure and a timeline")
     group = max(groups, key=len)
-    measured: dict[str, float] = {}
+    num_arrivals = group[0].course.num_arrivals
     try:
         single = prepare(group[:1], setting, lanes, "loop", spread=False)
     except CheckFailed:
-        name = "threads" if strategy == "auto" else strategy
-        return StrategyChoice(name, "the cells that would be measured fail")
-    if strategy == "auto":
-        measured["threads"] = seconds_in_threads(single.runs[0], lanes, num_threads)
-        if measured["threads"] * total_arrivals < _MIN_WORTHWHILE:
-            return StrategyChoice("threads", "the whole sweep is shorter than measuring would take")
+        return StrategyChoice(unmeasured, "the cells that would be measured fail")
+    kind = strategy, _kind(group, setting, lanes, num_threads)
+    if kind not in _COSTS:
+        if strategy == "auto":
+            enough = _MIN_WORTHWHILE * num_threads / total_arrivals
+            few = num_arrivals < _MIN_WAVES * lanes
+            if few or seconds_alone(single.runs[0], lanes, enough) < enough:
+                reason = "the whole sweep is shorter than measuring would take"
+                return StrategyChoice("threads", reason)
+        _COSTS[kind] = _measured(strategy, group, setting, lanes, num_threads, can_vmap, single)
+    costs = _COSTS[kind]
+    inside = min(("loop", "vmap"), key=lambda name: costs.get(name, float("inf")))
+    per_run = {name: cost * num_arrivals for name, cost in costs.items()}
+    if strategy == "devices":
+        return StrategyChoice("devices", "given", inside, per_run)
+    best = min(costs, key=lambda name: costs[name])
+    return StrategyChoice(best, "least measured time per run", inside, per_run)
+
+
+def _measured(
+    strategy: str,
+    group: Group,
+    setting: Setting,
+    lanes: int,
+    num_threads: int,
+    can_vmap: bool,
+    single: Batch,
+) -> dict[str, float]:
+    costs: dict[str, float] = {}
 
     def measure(name: str, inside: str, spread: bool) -> None:
         with contextlib.suppress(*CheckFailed):  # the group cannot run so: nothing to choose
             batch = prepare(group, setting, lanes, inside, spread)
-            measured[name] = seconds_in_a_batch(batch, lanes) / len(group)
+            costs[name] = seconds_in_a_batch(batch, lanes) / len(group)
 
+    if strategy == "auto":
+        costs["threads"] = seconds_in_threads(single.runs[0], lanes, num_threads)
     measure("loop", "loop", spread=False)
     if can_vmap:
         measure("vmap", "vmap", spread=False)
-    inside = min(("loop", "vmap"), key=lambda name: measured.get(name, float("inf")))
     if jax.device_count() > 1 or strategy == "devices":
+        inside = min(("loop", "vmap"), key=lambda name: costs.get(name, float("inf")))
         measure("devices", inside, spread=True)
-    per_run = {name: value * group[0].course.num_arrivals for name, value in measured.items()}
-    if strategy == "devices":
-        return StrategyChoice("devices", "given", inside, per_run)
-    best = min(measured, key=lambda name: measured[name])
-    return StrategyChoice(best, "least measured time per run", inside, per_run)
+    return costs
+
+
+def _kind(group: Group, setting: Setting, lanes: int, num_threads: int) -> Hashable:
+    """What a measurement holds for."""
+    device = jax.devices()[0].device_kind, jax.device_count(), jnp.result_type(float)
+    worker = None if setting.worker is None else split_numbers(setting.worker)[1]
+    return structure_of(group[0]), worker, len(group), lanes, num_threads, device

@@ -132,7 +132,7 @@ def sweepable(
 
 
 @dataclasses.dataclass(frozen=True)
-class _Rebuilt:
+class Rebuilt:
     """A factory and the static part of its arguments."""
 
     factory: Callable[..., optax.GradientTransformation]
@@ -140,16 +140,17 @@ class _Rebuilt:
     structure: Structure
 
     def build(self, numbers: tuple[Any, ...]) -> optax.GradientTransformationExtraArgs:
+        """Returns what the factory makes of these numbers."""
         arguments = self.structure.join(numbers)
         return optax.with_extra_args_support(self.factory(**arguments, **dict(self.static)))
 
 
-class _Init(_Rebuilt):
+class _Init(Rebuilt):
     def __call__(self, numbers: tuple[Any, ...], params: optax.Params) -> optax.OptState:
         return self.build(numbers).init(params)
 
 
-class _Update(_Rebuilt):
+class _Update(Rebuilt):
     def __call__(
         self,
         numbers: tuple[Any, ...],

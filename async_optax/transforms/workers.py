@@ -21,20 +21,30 @@ def zeros_per_worker(x: jax.Array, num_workers: int, dtype: DTypeLike | None = N
 
 def read_worker(copies: jax.Array, worker: ArrayLike) -> jax.Array:
     """Returns a worker's entry; out of range it is NaN (or the lowest integer), never another's."""
-    index, known = _place(copies, worker)
-    entry = jax.lax.dynamic_index_in_dim(copies, index, keepdims=False)
-    is_float = jnp.issubdtype(copies.dtype, jnp.floating)
-    unknown = jnp.nan if is_float else jnp.iinfo(copies.dtype).min
-    return jnp.where(known, entry, jnp.full_like(entry, unknown))
+    return _entry(copies, *_place(copies, worker))
 
 
 def write_worker(copies: jax.Array, worker: ArrayLike, value: jax.Array) -> jax.Array:
     """Returns the copies with a worker's entry replaced; out of range nothing is written."""
     index, known = _place(copies, worker)
     # Slices, not a scatter: they are updated in place.
-    entry = jax.lax.dynamic_index_in_dim(copies, index, keepdims=False)
-    written = jnp.where(known, value.astype(copies.dtype), entry)
+    written = jnp.where(known, value.astype(copies.dtype), _entry(copies, index, known))
     return jax.lax.dynamic_update_index_in_dim(copies, written, index, 0)
+
+
+def _entry(copies: jax.Array, index: jax.Array, known: jax.Array) -> jax.Array:
+    """Reads by a branch, which cannot be fused into what comes after a write.
+
+    A read that is fused so needs the old array, and then the write copies all of it.
+    """
+    is_float = jnp.issubdtype(copies.dtype, jnp.floating)
+    nobody = jnp.nan if is_float else jnp.iinfo(copies.dtype).min
+    return jax.lax.cond(
+        known,
+        lambda copies: jax.lax.dynamic_index_in_dim(copies, index, keepdims=False),
+        lambda copies: jnp.full(copies.shape[1:], nobody, copies.dtype),
+        copies,
+    )
 
 
 def _place(copies: jax.Array, worker: ArrayLike) -> tuple[jax.Array, jax.Array]:

@@ -21,6 +21,7 @@ SIZE = 10_000
 MANY = make_timeline(400, num_workers=300)
 FEW = make_timeline(400, num_workers=30)
 PROBLEM = quadratic_problem(SIZE)
+SMALL = quadratic_problem()
 
 
 def num_bytes(tree):
@@ -60,8 +61,13 @@ def test_parts_of_a_model_of_known_size():
     assert str(use).startswith(f"{use.total / 2**20:.3g} MiB (data ")
 
 
-@pytest.mark.parametrize("lanes", [1, 4])
-def test_slots_are_never_copied(lanes, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "lanes"),
+    [("sgd", 1), ("sgd", 4), ("dc_asgd", 1), ("dana_dc", 1), ("dana_dc", 4), ("dana", 1)],
+)
+def test_slots_and_states_of_workers_are_never_copied(method, lanes, monkeypatch):
+    options = {"num_workers": 300} if method.startswith("dana") else {}
+    optimizer = ao.optimizers.make(method, learning_rate=0.1, **options)
     consumed = []
     execute = run_module.Run.__call__
 
@@ -71,13 +77,13 @@ def test_slots_are_never_copied(lanes, monkeypatch):
         return after
 
     monkeypatch.setattr(run_module.Run, "__call__", spy)
-    many = run_quadratic(PROBLEM, timeline=MANY, lanes=lanes)
+    many = run_quadratic(PROBLEM, optimizer, timeline=MANY, lanes=lanes)
     assert many.num_slots > 100
     assert many.memory.slots == 301 * 4 * SIZE
     assert many.memory.temporaries < 0.1 * many.memory.slots
     assert consumed
     assert all(consumed)
-    if lanes == 1:
+    if (method, lanes) == ("sgd", 1):
         few = run_quadratic(PROBLEM, timeline=FEW)
         assert few.memory.slots == 31 * 4 * SIZE
         assert many.memory.temporaries == pytest.approx(few.memory.temporaries, rel=0.01)
@@ -111,10 +117,9 @@ def test_narrow_slots_take_half_and_a_run_still_trains():
 
 @pytest.mark.parametrize("slot_dtype", ["float32", "float64", float])
 def test_slots_are_never_wider_than_the_parameters(slot_dtype):
-    problem = quadratic_problem()
-    plain = run_quadratic(problem)
+    plain = run_quadratic(SMALL)
     before = run_chunk._cache_size()
-    result = run_quadratic(problem, slot_dtype=slot_dtype)
+    result = run_quadratic(SMALL, slot_dtype=slot_dtype)
     assert run_chunk._cache_size() == before
     assert result.memory == plain.memory
     np.testing.assert_array_equal(result.params, plain.params)
@@ -145,7 +150,7 @@ def run_huge(**options):
 @pytest.mark.usefixtures("_no_program")
 @pytest.mark.parametrize("spread", [False, True])
 def test_a_model_that_cannot_fit_is_refused_by_its_shapes(spread):
-    options = {"lanes": 4, "mesh": two_devices()} if spread else {}
+    options = {"lanes": "auto", "mesh": two_devices()} if spread else {"lanes": "auto"}
     with pytest.raises(ValueError, match="the run needs") as refused:
         run_huge(**options)
     message = str(refused.value)
@@ -162,19 +167,18 @@ def test_a_model_that_cannot_fit_is_refused_by_its_shapes(spread):
 
 
 def test_a_batch_that_cannot_fit_is_refused(monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
-    problems = [quadratic_problem()] * 3
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 200)
+    problems = [SMALL] * 3
     optimizers = [ao.optimizers.sgd(0.1)] * 3
     keys = [jax.random.key(seed) for seed in range(3)]
-    with pytest.raises(ValueError, match="the run needs .* has 1000 B left: slots hold 15 ver"):
+    with pytest.raises(ValueError, match="the run needs .* has 200 B left: slots hold 15 ver"):
         simulate_batch(problems, optimizers, make_timeline(), keys)
 
 
 @pytest.mark.parametrize("spread", [False, True])
 def test_the_limit_is_the_total(spread, monkeypatch):
-    problem = quadratic_problem()
     options = {"lanes": 2, "mesh": two_devices()} if spread else {}
-    use = run_quadratic(problem, **options).memory
+    use = run_quadratic(SMALL, **options).memory
     devices = []
 
     def available(num_bytes):
@@ -184,13 +188,14 @@ def test_the_limit_is_the_total(spread, monkeypatch):
 
         monkeypatch.setattr(memory, "available_bytes", of)
 
-    available(use.total)
-    assert run_quadratic(problem, **options).memory == use
-    available(use.total - 1)
+    total = (2 if spread else 1) * use.total  # the devices of a CPU share its memory
+    available(total)
+    assert run_quadratic(SMALL, **options).memory == use
+    available(total - 1)
     made = []
     monkeypatch.setattr(run_module.Run, "initial_server", made.append)
     with pytest.raises(ValueError, match=r"the run needs .*temporaries [\d.]+ KiB"):
-        run_quadratic(problem, **options)
+        run_quadratic(SMALL, **options)
     assert not made  # nothing was allocated
     assert set(devices) == {jax.devices()[0]}
 
