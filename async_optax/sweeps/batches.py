@@ -6,6 +6,7 @@ import jax
 
 from async_optax.data import Streamed
 from async_optax.engine.batch import Batch, cells_mesh
+from async_optax.engine.processes import on_all_processes
 from async_optax.sweeps.jobs import Ended, Job, outcome_of, single_jobs, structure_of
 from async_optax.sweeps.parts import CellParts, CheckFailed
 from async_optax.sweeps.pool import Advance
@@ -77,7 +78,11 @@ def batch_job(group: Group, setting: Setting, lanes: int, inside: str, spread: b
     """
 
     def job(advance: Advance) -> Ended:
-        return _run(group, 0, advance)
+        def advance_together(done: int) -> None:
+            on_all_processes(lambda: advance(done))  # the others stop if this one is stopped
+
+        advance_together(0)
+        return _run(group, 0, advance_together)
 
     def _run(group: Group, before: int, advance: Advance) -> Ended:
         if len(group) == 1:

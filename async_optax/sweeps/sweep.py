@@ -3,29 +3,27 @@
 import contextlib
 import os
 import pathlib
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import jax
-
 from async_optax.engine import Problem, WorkerProgram
+from async_optax.engine.processes import on_all_processes
 from async_optax.engine.progress import Progress, reporting
+from async_optax.sweeps.agreement import require_agreement
 from async_optax.sweeps.choice import STRATEGIES
 from async_optax.sweeps.expectation import expected_table
 from async_optax.sweeps.extension import union
 from async_optax.sweeps.parts import CellParts, CheckFailed, Parts
+from async_optax.sweeps.saving import SweepFile
 from async_optax.sweeps.setting import Cell, Factory, Number, Setting, read_setting
-from async_optax.sweeps.storage import load, require_folder, require_xarray, save
-from async_optax.sweeps.strategies import divide
+from async_optax.sweeps.storage import load, require_xarray
+from async_optax.sweeps.strategies import Work, divide
 from async_optax.sweeps.table import DIVERGED, DONE, Outcome, Table
 from async_optax.timelines import Timeline
 from async_optax.validation import require_choice, require_count
 
 if TYPE_CHECKING:
     import xarray
-
-_SAVE_SECONDS = 10.0
 
 
 def sweep(
@@ -70,7 +68,8 @@ def sweep(
         cores), ``"loop"`` or ``"vmap"`` (cells of one structure and timeline in one program, one
         after another or side by side), ``"devices"`` (these, split over all devices), or ``"auto"``
         to measure which is fastest. Results agree to rounding. When several processes call this
-        together, ``"auto"`` is ``"devices"``, those of all processes; process 0 writes ``path``.
+        together, ``"auto"`` is ``"devices"``, those of all processes; process 0 writes ``path``,
+        every one must be able to read ``extend``, and an error on one ends them all.
       lanes: width of a wave, >= 1.
       extend: a dataset, or the path of one: cells that it holds are not run again, unless they
         failed; what is returned holds both. It may be equal to ``path``, and then need not exist.
@@ -117,56 +116,50 @@ def sweep(
       >>> bool((dataset["error"].isel(evaluation=-1).sel(learning_rate=0.1) < 0.1).all())
       True
     """
-    require_xarray()
-    require_choice("strategy", strategy, ("auto", *STRATEGIES))
-    require_count("lanes", lanes)
-    setting = read_setting(
-        problem, optimizers, timelines, seeds, grid, worker, evaluate_every, evaluate_at
-    )
-    old = _extended(extend, path)
-    parts = Parts(setting)
-    table = expected_table(setting, parts)
-    if old is not None:
-        table = union(old, table)
-    failures: list[Exception] = []
-    missing = []
-    for cell in setting.cells():
-        if table.status(cell) not in (DONE, DIVERGED):
-            try:
-                missing.append(parts.of(cell))
-            except CheckFailed as error:
-                table.fail(cell, error)
-                failures.append(error)
-    with reporting(progress) as report:
-        failures += _run(table, missing, setting, strategy, lanes, path, report)
+    file = SweepFile(path)
+    with contextlib.ExitStack() as stack:
+
+        def read() -> tuple[Setting, Parts, Table, Progress]:
+            require_xarray()
+            require_choice("strategy", strategy, ("auto", *STRATEGIES))
+            require_count("lanes", lanes)
+            setting = read_setting(
+                problem, optimizers, timelines, seeds, grid, worker, evaluate_every, evaluate_at
+            )
+            source, old = _read_extended(extend, path)
+            file.check(source)
+            parts = Parts(setting)
+            new = expected_table(setting, parts)
+            table = new if old is None else union(old, new)
+            return setting, parts, table, stack.enter_context(reporting(progress))
+
+        setting, parts, table, report = on_all_processes(read)
+        require_agreement(table, (strategy, lanes, evaluate_every, setting.evaluate_at))
+        failures: dict[Cell, Exception] = {}
+        missing = _missing(table, parts, setting, failures)
+
+        def run() -> None:
+            _run(table, missing, divide(missing, setting, strategy, lanes), file, report, failures)
+
+        on_all_processes(run)
     if failures and all(table.status(cell) not in (DONE, DIVERGED) for cell in setting.cells()):
-        raise failures[0]
-    if path is not None:
-        _save(table, path)
+        raise next(failures[cell] for cell in setting.cells() if cell in failures)
+    file.save_at_the_end(table)
     return table.to_dataset()
-
-
-def _save(table: Table, path: str | os.PathLike[str]) -> None:
-    if jax.process_index() == 0:  # all have the same
-        save(table.to_dataset(), path)
 
 
 def _run(
     table: Table,
     missing: Sequence[CellParts],
-    setting: Setting,
-    strategy: str,
-    lanes: int,
-    path: str | os.PathLike[str] | None,
+    work: Work,
+    file: SweepFile,
     report: Progress,
-) -> list[Exception]:
-    """Runs what is missing, writes it into the table and returns the errors of cells that fail."""
+    failures: dict[Cell, Exception],
+) -> None:
+    """Runs what is missing and writes it into the table; adds the errors of cells that fail."""
     total = sum(parts.course.num_arrivals for parts in missing)
-    work = divide(missing, setting, strategy, lanes)
     if missing:
         table.attrs |= {"strategy": work.choice.strategy, "strategy_choice": work.choice.as_json()}
-    failures: dict[Cell, Exception] = {}
-    saved, unsaved = time.monotonic(), False
     report(0, total)
     ended = work.run(lambda done: report(done, total))
     try:
@@ -178,34 +171,38 @@ def _run(
                     else:
                         table.fail(cell, outcome)
                         failures[cell] = outcome
-                unsaved = True
-                if path is not None and time.monotonic() - saved > _SAVE_SECONDS:
-                    _save(table, path)
-                    saved, unsaved = time.monotonic(), False
+                file.save_if_due(table)
     except BaseException:
-        if path is not None and unsaved:
-            _save(table, path)
+        file.save_after_a_break(table)
         raise
-    return [failures[parts.cell] for parts in missing if parts.cell in failures]
 
 
-def _extended(extend: Any, path: str | os.PathLike[str] | None) -> Table | None:
-    """The table to extend, or ``None``; checks that ``path`` may be written."""
+def _missing(
+    table: Table, parts: Parts, setting: Setting, failures: dict[Cell, Exception]
+) -> list[CellParts]:
+    """The parts of cells that have not been run; those that cannot be built fail."""
+    missing = []
+    for cell in setting.cells():
+        if table.status(cell) not in (DONE, DIVERGED):
+            try:
+                missing.append(parts.of(cell))
+            except CheckFailed as error:
+                table.fail(cell, error)
+                failures[cell] = error
+    return missing
+
+
+def _read_extended(
+    extend: Any, path: str | os.PathLike[str] | None
+) -> tuple[pathlib.Path | None, Table | None]:
+    """The file and the table to extend; the file need not exist if it is the one to write."""
     import xarray
 
-    target = None if path is None else pathlib.Path(path).absolute()
+    source = None
     if isinstance(extend, str | os.PathLike):
         source = pathlib.Path(extend).absolute()
-        extend = None if source == target and not source.exists() else load(source)
+        is_target = path is not None and source == pathlib.Path(path).absolute()
+        extend = None if is_target and not source.exists() else load(source)
     elif extend is not None and not isinstance(extend, xarray.Dataset):
         raise TypeError(f"extend must be a dataset or a path, got {type(extend).__name__}")
-    else:
-        source = None
-    if target is not None:
-        require_folder(target)
-        if target.exists() and source != target:
-            raise FileExistsError(
-                f"there is a file {path} already: pass extend={str(path)!r} to keep its cells, or "
-                "another path"
-            )
-    return None if extend is None else Table.from_dataset(extend)
+    return source, None if extend is None else Table.from_dataset(extend)

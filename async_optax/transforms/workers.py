@@ -39,12 +39,12 @@ def _entry(copies: jax.Array, index: jax.Array, known: jax.Array) -> jax.Array:
     """
     is_float = jnp.issubdtype(copies.dtype, jnp.floating)
     nobody = jnp.nan if is_float else jnp.iinfo(copies.dtype).min
-    return jax.lax.cond(
-        known,
-        lambda copies: jax.lax.dynamic_index_in_dim(copies, index, keepdims=False),
-        lambda copies: jnp.full(copies.shape[1:], nobody, copies.dtype),
-        copies,
-    )
+
+    def read(copies: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_index_in_dim(copies, index, keepdims=False)
+
+    # Of what is read only the type, which has its sharding, is left in the second branch.
+    return jax.lax.cond(known, read, lambda copies: jnp.full_like(read(copies), nobody), copies)
 
 
 def _place(copies: jax.Array, worker: ArrayLike) -> tuple[jax.Array, jax.Array]:

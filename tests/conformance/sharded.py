@@ -1,11 +1,4 @@
-"""Runs every method on eight devices and prints what came of it as JSON; for test_sharding.py.
-
-A process of its own, since the number of devices of a host is fixed before JAX starts.
-"""
-
-import json
-import sys
-import traceback
+"""What is asked of a method on parameters sharded over eight devices."""
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +6,8 @@ import numpy as np
 import optax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-import async_optax as ao
 from async_optax import transforms
-from tests.conformance.cases import METHODS, extra_args, make
+from tests.conformance.cases import extra_args, make
 
 NUM_DEVICES = 8
 SHAPES = {"matrix": (NUM_DEVICES, 4), "bias": (4,)}
@@ -116,8 +108,15 @@ def without_what_is_tracked(tx):
     return optax.GradientTransformationExtraArgs(tx.init, update)
 
 
-def main():
-    jax.config.update("jax_num_cpu_devices", NUM_DEVICES)
+def case(name):
+    """A method, or what tracks the staleness for one."""
+    if name != "track_staleness":
+        return make(name)
+    return without_what_is_tracked(transforms.track_staleness(make("dc_asgd"), num_workers=2))
+
+
+def check_on_mesh(name):
+    """All that is asked of one method."""
     mesh = jax.make_mesh((NUM_DEVICES,), ("devices",), axis_types=(AxisType.Explicit,))
 
     def place(tree):
@@ -125,18 +124,5 @@ def main():
             name: jax.device_put(x, NamedSharding(mesh, SPECS[name])) for name, x in tree.items()
         }
 
-    cases = {name: make(name) for name in ao.optimizers.names() if name in METHODS}
-    tracked = transforms.track_staleness(make("dc_asgd"), num_workers=2)
-    cases["track_staleness"] = without_what_is_tracked(tracked)
-    results = {}
     with jax.set_mesh(mesh):
-        for name, tx in cases.items():
-            try:
-                results[name] = check(tx, place)
-            except Exception:  # shown by the test of this method, not of all
-                results[name] = {"error": traceback.format_exc()}
-    json.dump({"num_devices": jax.device_count(), "results": results}, sys.stdout)
-
-
-if __name__ == "__main__":
-    main()
+        return check(case(name), place)

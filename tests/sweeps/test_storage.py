@@ -1,6 +1,5 @@
 """Datasets in files: equal to the bit, whole or not at all, saved when a sweep breaks."""
 
-import importlib
 import os
 import resource
 import signal
@@ -12,11 +11,9 @@ import numpy as np
 import pytest
 import xarray
 
-from async_optax.sweeps import load, save
+from async_optax.sweeps import load, save, saving
 from tests.engine.problems import make_timeline
 from tests.sweeps.settings import asynchronous, jobs_module, small_sweep
-
-sweep_module = importlib.import_module("async_optax.sweeps.sweep")
 
 
 @pytest.fixture(scope="module")
@@ -169,9 +166,9 @@ def test_nothing_is_saved_over_a_file_that_is_not_extended(tmp_path):
 
 def test_a_sweep_is_saved_now_and_then(tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(sweep_module, "_SAVE_SECONDS", -1.0)
+    monkeypatch.setattr(saving, "_SAVE_SECONDS", -1.0)
     monkeypatch.setattr(
-        sweep_module,
+        saving,
         "save",
         lambda dataset, path: saved.append(int((dataset["status"] == "done").sum())),
     )

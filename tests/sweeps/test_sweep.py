@@ -12,7 +12,7 @@ import pytest
 import async_optax as ao
 from async_optax.engine.batch_program import run_batch
 from async_optax.engine.program import run_chunk
-from async_optax.sweeps import time_to
+from async_optax.sweeps import choice, measuring, time_to
 from tests.engine.problems import make_timeline
 from tests.sweeps.settings import (
     FIXED,
@@ -235,21 +235,46 @@ def test_an_error_in_progress_is_no_failed_cell():
 
 def test_a_short_sweep_is_not_measured():
     dataset = small_sweep()
-    choice = json.loads(dataset.attrs["strategy_choice"])
-    assert dataset.attrs["strategy"] == choice["strategy"] == "threads"
-    assert "shorter than measuring" in choice["reason"]
+    chosen = json.loads(dataset.attrs["strategy_choice"])
+    assert dataset.attrs["strategy"] == chosen["strategy"] == "threads"
+    assert "shorter than measuring" in chosen["reason"]
     assert json.loads(dataset.attrs["versions"])["jax"] == jax.__version__
 
 
-def test_a_long_sweep_is_measured(monkeypatch):
-    monkeypatch.setattr("async_optax.sweeps.choice._MIN_WORTHWHILE", 0.0)
+def test_a_long_sweep_is_measured_once(monkeypatch):
+    monkeypatch.setattr(choice, "_MIN_WORTHWHILE", 0.0)
+    monkeypatch.setattr(choice, "_MIN_WAVES", 0)
+    monkeypatch.setattr(choice, "_COSTS", {})
     dataset = small_sweep(seeds=[0])
-    choice = json.loads(dataset.attrs["strategy_choice"])
-    measured = choice["seconds_per_run"]
+    chosen = json.loads(dataset.attrs["strategy_choice"])
+    measured = chosen["seconds_per_run"]
     assert {"threads", "loop", "vmap"} <= measured.keys()
     assert min(measured.values()) > 0
-    assert choice["strategy"] == min(measured, key=measured.get)
+    assert chosen["strategy"] == min(measured, key=measured.get)
     assert (dataset["status"] == "done").all()
+    # Another seed, as long: measured before. Another number of cells: not.
+    (kind,) = choice._COSTS
+    again = small_sweep(seeds=[1])
+    assert again.attrs["strategy_choice"] == dataset.attrs["strategy_choice"]
+    assert list(choice._COSTS) == [kind]
+    monkeypatch.setattr(choice, "seconds_in_a_batch", lambda batch, lanes: 1e-9)
+    other = json.loads(
+        small_sweep(grid={"learning_rate": [0.1, 0.2, 0.3]}).attrs["strategy_choice"]
+    )
+    assert len(choice._COSTS) == 2
+    assert other["strategy"] == "loop"
+
+
+@pytest.mark.parametrize(("own_cost", "noise"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.01)])
+def test_what_a_call_costs_itself_is_not_taken_for_its_arrivals(own_cost, noise):
+    calls = []
+
+    def seconds(num_arrivals):
+        calls.append(num_arrivals)
+        return own_cost + 1e-3 * num_arrivals + noise * (len(calls) % 2)
+
+    assert measuring._per_arrival(seconds, lanes=1) == pytest.approx(1e-3, rel=0.1)
+    assert max(calls) <= 512
 
 
 def test_other_worker_programs():

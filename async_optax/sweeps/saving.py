@@ -1,0 +1,72 @@
+"""The file of a sweep: written now and then, at the end, and when the sweep breaks."""
+
+import os
+import pathlib
+import time
+
+import jax
+
+from async_optax.engine.processes import on_first_process
+from async_optax.sweeps.storage import require_folder, save
+from async_optax.sweeps.table import Table
+
+_SAVE_SECONDS = 10.0
+
+
+class SweepFile:
+    """Where a sweep is written, if anywhere; with several processes, process 0 writes."""
+
+    def __init__(self, path: str | os.PathLike[str] | None):
+        self._path = None if path is None else pathlib.Path(path).absolute()
+        self._saved, self._is_saved = time.monotonic(), True
+
+    def check(self, source: pathlib.Path | None) -> None:
+        """Raises if the file may not be written.
+
+        Args:
+          source: the file that is extended, or ``None``.
+
+        Raises:
+          FileExistsError: if there is another file already.
+          FileNotFoundError: if its folder does not exist.
+        """
+        if self._path is None or jax.process_index() != 0:
+            return
+        require_folder(self._path)
+        if self._path.exists() and source != self._path:
+            raise FileExistsError(
+                f"there is a file {self._path} already: pass extend={str(self._path)!r} to keep "
+                "its cells, or another path"
+            )
+
+    def save_if_due(self, table: Table) -> None:
+        """Writes a table that has changed, if the last time was long ago."""
+        self._is_saved = False
+        if time.monotonic() - self._saved <= _SAVE_SECONDS:
+            return
+        try:
+            self._write(table)
+        except OSError:
+            if jax.process_count() == 1:
+                raise
+            self._saved = time.monotonic()  # the others wait for this process: it tries again
+
+    def save_after_a_break(self, table: Table) -> None:
+        """Writes what has not been written yet; the other processes may be anywhere."""
+        if not self._is_saved:
+            self._write(table)
+
+    def save_at_the_end(self, table: Table) -> None:
+        """Writes the table; if that fails, it fails on all processes."""
+
+        def write() -> int:
+            self._write(table)
+            return 0
+
+        if self._path is not None:
+            on_first_process(write)
+
+    def _write(self, table: Table) -> None:
+        if self._path is not None and jax.process_index() == 0:  # all have the same
+            save(table.to_dataset(), self._path)
+            self._saved, self._is_saved = time.monotonic(), True
