@@ -21,7 +21,7 @@ from async_optax.engine.memory import (
     require_memory,
     temporary_bytes,
 )
-from async_optax.engine.placement import gathered, placed
+from async_optax.engine.placement import gathered, on_device, placed
 from async_optax.engine.plan import compile_timeline
 from async_optax.engine.problem import Problem
 from async_optax.engine.processes import of_first_process
@@ -127,14 +127,14 @@ class Batch:
         if mesh is not None:  # each device takes as many: copies of the last cell fill up
             runs = [*runs, *[runs[-1]] * (-len(runs) % mesh.size)]
         self.runs, self._lanes, self._mesh = runs, lanes, mesh
-        leaves, treedefs = zip(
-            *(jax.tree.flatten((run.numbers, run.job_key)) for run in runs), strict=True
-        )
+        leaves, treedefs = zip(*(jax.tree.flatten(run.given) for run in runs), strict=True)
         columns = list(zip(*leaves, strict=True))
         is_shared = tuple(all(_same(column[0], x) for x in column[1:]) for column in columns)
         self._layout = Layout(runs[0].structures(lanes), treedefs[0], is_shared, strategy, mesh)
         same = list(zip(columns, is_shared, strict=True))
-        self._shared = self._placed([column[0] for column, one in same if one], PartitionSpec())
+        self._shared = self._placed(
+            [on_device(column[0]) for column, one in same if one], PartitionSpec()
+        )
         self._own = self._placed([_stacked(column) for column, one in same if not one])
 
     @classmethod
@@ -300,9 +300,9 @@ def _check_alike(runs: Sequence[Run]) -> None:
 
 
 def _likeness(run: Run) -> Any:
-    leaves = jax.tree.leaves((run.numbers, run.server_shapes))
+    leaves = jax.tree.leaves((run.given, run.server_shapes))
     shapes = [(jnp.shape(x), jnp.result_type(x), isinstance(x, float)) for x in leaves]
-    return run.structures(1), shapes, jax.random.key_impl(run.job_key)
+    return run.structures(1), shapes, jax.random.key_impl(run.given[1])
 
 
 def _same(first: Any, other: Any) -> bool:

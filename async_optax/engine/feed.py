@@ -134,7 +134,7 @@ class Feed:
         loaded = self._streamed.load(
             np.asarray(rows)[:num_jobs], pad_to=self._capacity, stop=self._stop
         )
-        device = min(rows.devices(), key=lambda device: device.id)
+        device = rows.addressable_shards[0].device
         with jax.enable_x64(double), jax.default_device(device):
             return jax.tree.map(jnp.asarray, loaded)
 

@@ -31,6 +31,26 @@ class WaveCost:
 _COSTS: dict[Hashable, dict[int, WaveCost]] = {}  # by problem, shapes and device; then by width
 
 
+def check_lanes(lanes: int | str, max_lanes: int, multiple: int = 1) -> None:
+    """Checks the width of a wave.
+
+    Raises:
+      TypeError: if ``lanes`` is neither an integer nor ``"auto"``.
+      ValueError: if ``lanes`` is out of range, or no multiple of ``multiple``.
+    """
+    if lanes == "auto":
+        return
+    if isinstance(lanes, str):
+        raise ValueError(f"lanes must be an integer >= 1 or 'auto', got {lanes!r}")
+    require_count("lanes", lanes)
+    if lanes > max_lanes:
+        raise ValueError(f"lanes must be at most {max_lanes}, got {lanes}")
+    if lanes % multiple:
+        raise ValueError(
+            f"lanes must be a multiple of the {multiple} devices of the mesh, got {lanes}"
+        )
+
+
 def choose_lanes(
     lanes: int | str,
     num_arrivals: int,
@@ -50,7 +70,7 @@ def choose_lanes(
     a width that does worse than the best so far, or whose waves stay half empty.
 
     Args:
-      lanes: a width >= 1, or ``"auto"``.
+      lanes: a width that has been checked, or ``"auto"``.
       num_arrivals: length of the run.
       mean_wave: maps a width to the mean number of arrivals per wave.
       measure: ``measure(width, arrivals, arrivals_per_wave)`` runs so many, compiled before,
@@ -61,21 +81,9 @@ def choose_lanes(
 
     Returns:
       The choice and its reason.
-
-    Raises:
-      TypeError: if ``lanes`` is neither an integer nor ``"auto"``.
-      ValueError: if ``lanes`` is out of range, or no multiple of ``multiple``.
     """
     if lanes != "auto":
-        if isinstance(lanes, str):
-            raise ValueError(f"lanes must be an integer >= 1 or 'auto', got {lanes!r}")
-        require_count("lanes", lanes)
-        if lanes > max_lanes:
-            raise ValueError(f"lanes must be at most {max_lanes}, got {lanes}")
-        if lanes % multiple:
-            raise ValueError(
-                f"lanes must be a multiple of the {multiple} devices of the mesh, got {lanes}"
-            )
+        assert isinstance(lanes, int)
         return LaneChoice(lanes, "given")
     if multiple == 1 and mean_wave(2) < 1.5:
         return LaneChoice(1, "each arrival reads what the one before it wrote")

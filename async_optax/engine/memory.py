@@ -37,7 +37,9 @@ class MemoryUse:
         return f"{_readable(self.total)} ({parts})"
 
 
-def require_memory(use: MemoryUse, device: jax.Device, num_rows: int, num_devices: int = 1) -> None:
+def require_memory(
+    use: MemoryUse, device: jax.Device, num_rows: int, num_devices: int = 1, resident: int = 0
+) -> None:
     """Raises if a run cannot fit into what a device has left.
 
     Args:
@@ -45,18 +47,19 @@ def require_memory(use: MemoryUse, device: jax.Device, num_rows: int, num_device
       device: one of those where it will run.
       num_rows: versions held at once.
       num_devices: how many there are here; those of a CPU share one memory.
+      resident: bytes of the data that each device holds already.
 
     Raises:
       ValueError: saying what takes the memory and what to do.
     """
     available = available_bytes(device)
     sharing = num_devices if device.platform == "cpu" else 1
-    if available is not None and sharing * use.total > available:
+    if available is not None and sharing * (use.total - resident) > available:
         each = f" on each of {sharing} devices" if sharing > 1 else ""
         raise ValueError(
             f"the run needs {use}{each}, and {device} has {_readable(available)} left: "
             f"slots hold {num_rows} versions; use fewer workers, slot_dtype=jnp.bfloat16, "
-            "fewer lanes, or a smaller model"
+            "fewer lanes, a smaller model, or ao.data.streamed if it is the data"
         )
 
 

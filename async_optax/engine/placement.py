@@ -9,6 +9,11 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
+def on_device(leaf: Any) -> Any:
+    """Returns a NumPy array as one of JAX, lest every call of a program uploads it anew."""
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) and leaf.ndim else leaf
+
+
 def placed(mesh: Mesh, tree: Any, spec: PartitionSpec | None = None) -> Any:
     """Returns a pytree with its arrays on a mesh, by default whole on every device.
 

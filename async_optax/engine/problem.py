@@ -61,6 +61,8 @@ class Problem:
         key = jax.eval_shape(lambda: jax.random.key(0))
         worker = jax.ShapeDtypeStruct((), jnp.int32)
         params = _shape_of("init", self.init, key)
+        if not jax.tree.leaves(params):
+            raise ValueError(f"problem.init must return at least one array, got {params}")
         for path, leaf in jax.tree_util.tree_leaves_with_path(params):
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 raise ValueError(

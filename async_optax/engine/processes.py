@@ -51,6 +51,6 @@ def on_all_processes(action: Callable[[], _T]) -> _T:
 
 def of_first_process(seconds: float, mesh: Mesh | None) -> float:
     """Returns what process 0 measured, if a mesh spans several: all must decide the same."""
-    if mesh is None or jax.process_count() == 1:
+    if mesh is None or not mesh.is_multi_process:
         return seconds
     return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))

@@ -15,7 +15,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from async_optax.engine.chunks import Chunker, Evaluations
 from async_optax.engine.lanes import choose_lanes
 from async_optax.engine.memory import MemoryUse, num_bytes, require_memory, temporary_bytes
-from async_optax.engine.placement import placed
+from async_optax.engine.placement import on_device, placed
 from async_optax.engine.plan import Plan
 from async_optax.engine.problem import Problem
 from async_optax.engine.processes import of_first_process
@@ -58,8 +58,7 @@ class Run:
         problem_numbers, problem_structure = split_numbers(problem)
         optimizer_numbers, optimizer_structure = split_numbers(optimizer)
         worker_numbers, worker_structure = split_numbers(worker)
-        numbers = Numbers(problem_numbers, optimizer_numbers, worker_numbers)
-        self.numbers, self.job_key = self._placed(numbers), self._placed(job_key)
+        self.given = Numbers(problem_numbers, optimizer_numbers, worker_numbers), job_key
         self._structures = Structures(
             problem_structure,
             optimizer_structure,
@@ -74,6 +73,17 @@ class Run:
         if problem.evaluate is not None:
             params = jax.eval_shape(problem.init, key)
             self._metric_names = sorted(jax.eval_shape(problem.evaluate, params))
+
+    @functools.cached_property
+    def numbers(self) -> Numbers:
+        """What was split from the structures, on the devices, once for all chunks."""
+        numbers = jax.tree.map(on_device, self.given[0])
+        return numbers if self.mesh is None else placed(self.mesh, numbers)
+
+    @functools.cached_property
+    def job_key(self) -> jax.Array:
+        """Job i has the key ``fold_in(job_key, i)``."""
+        return self._placed(self.given[1])
 
     @property
     def num_recorders(self) -> int:
@@ -153,7 +163,8 @@ class Run:
                     f"the checkpoint was saved with lanes={saved_lanes}, which {self.mesh.size} "
                     "devices cannot share: use a mesh whose size divides it"
                 )
-            return LaneChoice(saved_lanes, "that of the checkpoint")
+            instead = "" if lanes in ("auto", saved_lanes) else f", instead of {lanes}"
+            return LaneChoice(saved_lanes, f"that of the checkpoint{instead}")
         setting = self._structures, self._shapes, self._device.device_kind, jnp.result_type(float)
         return choose_lanes(
             lanes,
@@ -183,24 +194,29 @@ class Run:
         num_rows = len(jax.tree.leaves(server.slots)[0])
         chunk = self._trial(1 if lanes is None else lanes, 1, 1, allocates=False)
         use = MemoryUse(
-            data=num_bytes((self.numbers, chunk)),
+            data=num_bytes((self.given, chunk)) + num_bytes(chunk.batches),  # and the next chunk's
             params=num_bytes((server.params, server.opt_state)),
             slots=num_bytes(server.slots),
             temporaries=0,
         )
         if lanes is not None:
-            seen = self.structures(lanes), self._shapes, jnp.result_type(float)
+            seen = self.structures(lanes), self._shapes, jnp.result_type(float), self._device
             if seen not in _TEMPORARIES:
                 arguments = self.structures(lanes), self.numbers, server, chunk, self.job_key
                 compiled = run_chunk.lower(*arguments).compile()  # the run finds it compiled
                 _TEMPORARIES[seen] = temporary_bytes(compiled)
             use = dataclasses.replace(use, temporaries=_TEMPORARIES[seen])
-        require_memory(use, self._device, num_rows, self._num_local_devices)
+        num_devices = 1 if self.mesh is None else len(self.mesh.local_devices)
+        require_memory(use, self._device, num_rows, num_devices, resident=self._resident_bytes)
         return use
 
     @property
-    def _num_local_devices(self) -> int:
-        return 1 if self.mesh is None else len(self.mesh.local_devices)
+    def _resident_bytes(self) -> int:
+        """Bytes of data that lie on each device already."""
+        if "numbers" in self.__dict__:
+            return num_bytes(self.numbers)
+        leaves = jax.tree.leaves(self.given) if self.mesh is None else []
+        return num_bytes([x for x in leaves if isinstance(x, jax.Array)])
 
     def _seconds_per_wave(self, lanes: int, num_arrivals: int, arrivals_per_wave: int) -> float:
         """Times a call on waves of given length; what they compute is thrown away."""

@@ -19,6 +19,7 @@ from async_optax.engine.checks import (
 )
 from async_optax.engine.chunks import schedule_evaluations
 from async_optax.engine.execution import execute
+from async_optax.engine.lanes import check_lanes
 from async_optax.engine.plan import compile_timeline
 from async_optax.engine.problem import Problem
 from async_optax.engine.progress import Progress, reporting
@@ -26,7 +27,7 @@ from async_optax.engine.record import Recorder, resolve
 from async_optax.engine.result import Result, find_divergence
 from async_optax.engine.resuming import Reached, saving
 from async_optax.engine.run import Run
-from async_optax.engine.states import Server
+from async_optax.engine.states import MAX_ARRIVALS, Server
 from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.timelines import Timeline
 
@@ -122,6 +123,7 @@ def simulate(
     worker, recorders = gradient() if worker is None else worker, resolve(record)
     check_functions(problem, worker, recorders)
     check_mesh(mesh)
+    check_lanes(lanes, MAX_ARRIVALS, 1 if mesh is None else mesh.size)
     slot_dtype = checked_slot_dtype(slot_dtype)
     optimizer = checked_optimizer(optimizer, problem, timeline)
     plan = compile_timeline(timeline)

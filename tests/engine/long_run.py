@@ -41,9 +41,8 @@ def execute(**options):
         make_timeline(200, ao.protocols.buffered(3)),
         key=jax.random.key(0),
         worker=ao.local_steps(2, ao.optimizers.sgd(0.05), learning_rate=0.05),
-        lanes=1,
         evaluate_every=9,
-        **options,
+        **{"lanes": 1} | options,
     )
 
 

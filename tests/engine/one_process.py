@@ -11,6 +11,7 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
     jax.config.update("jax_numpy_rank_promotion", "raise")
     jax.distributed.initialize(address, int(num_processes), int(index))
     # Only now: importing the runs makes arrays, which starts the devices.
+    from tests.engine import long_run
     from tests.engine.invariance import RUNS, compiling_quickly, execute, sweep_norms
 
     mesh = jax.make_mesh((jax.device_count(),), ("lanes",))
@@ -22,6 +23,8 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
             tables = dict(result.arrivals), dict(result.evaluations)
             results[optimizer, protocol] = np.asarray(result.params), *tables
         results["sweep"] = sweep_norms("auto")
+        streamed = long_run.execute(lanes=2, mesh=mesh)
+        results["streamed"] = (np.asarray(streamed.params),)
     with open(path, "wb") as file:
         pickle.dump(results, file)
 

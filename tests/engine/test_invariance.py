@@ -14,6 +14,7 @@ import pytest
 import async_optax as ao
 from async_optax.engine import execution
 from async_optax.sweeps import batches
+from tests.engine import long_run
 from tests.engine.invariance import OPTIMIZERS, RUNS, compiling_quickly, execute, sweep_norms
 from tests.engine.protocols import PROTOCOLS
 
@@ -101,6 +102,15 @@ def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path,
     )
     agrees(resumed, exactly=True)
     assert 0 < started_at[0] < started_at[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two processes")
+def test_streams_are_the_same_on_two_processes(two_processes, monkeypatch):
+    for name in ("_FIRST_CHUNK", "_CHUNK_SECONDS"):
+        monkeypatch.setattr(execution, name, getattr(execution, name))  # long_run sets them
+    params = long_run.execute().params
+    np.testing.assert_allclose(two_processes["streamed"][0], params, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import pytest
 
 import async_optax as ao
 from async_optax.engine import lanes as lanes_module
-from async_optax.engine.lanes import choose_lanes
+from async_optax.engine.lanes import check_lanes, choose_lanes
 from async_optax.engine.program import run_chunk
 from tests.engine.problems import make_timeline, quadratic_problem, run_quadratic
 
@@ -91,7 +91,7 @@ def test_widths_on_a_mesh_are_multiples_of_its_devices():
     machine = Machine({4: 1.0, 8: 1.5, 16: 4.0})
     assert choose(machine, multiple=4).lanes == 8
     with pytest.raises(ValueError, match="multiple of the 4 devices of the mesh, got 6"):
-        choose_lanes(6, 10, None, None, max_lanes=1024, setting=0, multiple=4)
+        check_lanes(6, 1024, multiple=4)
 
 
 def test_a_run_says_what_was_chosen_and_why():
