@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = ("engine", "lanes", "scaling", "compile")
+SCRIPTS = ("engine", "lanes", "scaling", "compile", "sweep")
 FAST_TO_COMPILE = "--xla_backend_optimization_level=0"  # nobody looks at these times
 
 
@@ -26,7 +26,7 @@ def results(tmp_path_factory):
             command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
-    for pair in (SCRIPTS[:2], SCRIPTS[2:]):
+    for pair in (SCRIPTS[i : i + 2] for i in range(0, len(SCRIPTS), 2)):
         processes = [start(name) for name in pair]
         for name, process in zip(pair, processes, strict=True):
             output, _ = process.communicate(timeout=300)
@@ -78,3 +78,15 @@ def test_a_second_run_compiles_nothing(results):
     assert all(row["program"] == row["claim"] for row in runs.values())
     assert all(row["small"] == 0 for name, row in runs.items() if name != "first run")
     assert runs["first run"]["program_seconds"]["compile"] > 0
+
+
+def test_sweeps_are_compared_with_single_runs_on_all_cores(results):
+    (row,) = results["sweep"]["rows"]
+    assert row["num_runs"] == 32
+    assert row["claims"] == {"auto_ratio_to_ideal": 1.1, "auto_ratio_to_best": 1.25}
+    by_strategy = {"threads", "loop", "vmap", "auto"}
+    assert set(row["ratio_to_ideal"]) == set(row["ratio_to_one_run"]) == by_strategy
+    for name, ratio in row["ratio_to_ideal"].items():
+        assert ratio * 32 / row["cores"] == pytest.approx(row["ratio_to_one_run"][name])
+    assert row["auto"]["strategy"] in by_strategy - {"auto"}
+    assert row["auto"]["choosing_seconds"] > 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import os
 from collections.abc import Callable
 
 import jax
@@ -12,7 +11,7 @@ from async_optax import optimizers
 from async_optax.contest.setting import Contest
 from async_optax.contest.standing import Run, Standing, standings
 from async_optax.engine import simulate
-from async_optax.sweeps.pool import Advance, run_jobs
+from async_optax.sweeps.pool import Advance, available_cores, run_jobs
 
 _Cell = tuple[int, float, int]  # index of the entrant, learning rate, seed
 
@@ -72,7 +71,7 @@ def run_contest(
 
     runs: dict[_Cell, Run] = {}
     jobs = [functools.partial(run, cell) for cell in cells]
-    ended = run_jobs(jobs, os.cpu_count() or 1, report=lambda num_arrivals: None)
+    ended = run_jobs(jobs, available_cores(), report=lambda num_arrivals: None)
     with contextlib.closing(ended):
         for cell, outcome in ended:
             runs[cell] = outcome

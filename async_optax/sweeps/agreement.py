@@ -1,7 +1,9 @@
-"""Several processes that sweep together must run the same cells in the same way."""
+"""Several processes that sweep together: they are asked the same, and end together."""
 
+import errno
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -9,7 +11,46 @@ from jax.experimental import multihost_utils
 
 from async_optax.sweeps.table import Table
 
+_T = TypeVar("_T")
 _COMPARED = ("version", "status", "timeline_digest", "problem_digest", "optimizer_digest")
+
+
+class Together:
+    """Steps that all processes take: an error on one ends them all.
+
+    Every process calls this in the same order, from one thread at a time; a step may be part of
+    another. After an error nobody waits for anybody: each process hears of it at its next step.
+    """
+
+    def __init__(self) -> None:
+        self._is_over = jax.process_count() == 1
+
+    def __call__(self, step: Callable[[], _T]) -> _T:
+        """Takes a step.
+
+        Args:
+          step: what this process does.
+
+        Returns:
+          What the step returned.
+
+        Raises:
+          OSError: if the step failed on another process, naming it.
+        """
+        try:
+            result = step()
+        except Exception:
+            if not self._is_over:  # else the others know: a step within this one has failed
+                self._is_over = True
+                multihost_utils.process_allgather(np.int32(False))
+            raise
+        if not self._is_over:
+            succeeded = multihost_utils.process_allgather(np.int32(True))
+            self._is_over = not succeeded.all()
+            if self._is_over:
+                failed = np.flatnonzero(succeeded == 0).tolist()
+                raise OSError(errno.EIO, f"the sweep failed on processes {failed}: see there")
+        return result
 
 
 def require_agreement(table: Table, options: Sequence[Hashable]) -> None:

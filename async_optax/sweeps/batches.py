@@ -6,7 +6,7 @@ import jax
 
 from async_optax.data import Streamed
 from async_optax.engine.batch import Batch, cells_mesh
-from async_optax.engine.processes import on_all_processes
+from async_optax.sweeps.agreement import Together
 from async_optax.sweeps.jobs import Ended, Job, outcome_of, single_jobs, structure_of
 from async_optax.sweeps.parts import CellParts, CheckFailed
 from async_optax.sweeps.pool import Advance
@@ -63,7 +63,9 @@ def prepare(group: Group, setting: Setting, lanes: int, inside: str, spread: boo
     )
 
 
-def batch_job(group: Group, setting: Setting, lanes: int, inside: str, spread: bool) -> Job:
+def batch_job(
+    group: Group, setting: Setting, lanes: int, inside: str, spread: bool, together: Together
+) -> Job:
     """Returns a job that runs a group; a group that cannot run as a whole is halved.
 
     Args:
@@ -72,6 +74,7 @@ def batch_job(group: Group, setting: Setting, lanes: int, inside: str, spread: b
       lanes: width of a wave.
       inside: ``"loop"`` or ``"vmap"``.
       spread: whether all devices share the cells.
+      together: what all processes take its steps by.
 
     Returns:
       A function that returns each cell's outcome, or the error that its checks raised.
@@ -79,15 +82,18 @@ def batch_job(group: Group, setting: Setting, lanes: int, inside: str, spread: b
 
     def job(advance: Advance) -> Ended:
         def advance_together(done: int) -> None:
-            on_all_processes(lambda: advance(done))  # the others stop if this one is stopped
+            if spread:  # a batch of all processes: they stop if this one is stopped
+                together(lambda: advance(done))
+            else:
+                advance(done)
 
         advance_together(0)
-        return _run(group, 0, advance_together)
+        return _run(group, 0, advance, advance_together)
 
-    def _run(group: Group, before: int, advance: Advance) -> Ended:
-        if len(group) == 1:
+    def _run(group: Group, before: int, alone: Advance, advance: Advance) -> Ended:
+        if len(group) == 1:  # each process runs it by itself, in chunks of its own
             (single,) = single_jobs(group, setting, lanes)
-            return single(lambda done: advance(before + done))
+            return single(lambda done: alone(before + done))
         total = sum(parts.course.num_arrivals for parts in group)
         try:
             results = prepare(group, setting, lanes, inside, spread).execute(
@@ -95,9 +101,9 @@ def batch_job(group: Group, setting: Setting, lanes: int, inside: str, spread: b
             )
         except CheckFailed:  # too large together, or one of them cannot run: it shall say why
             half = len(group) // 2
-            first = _run(group[:half], before, advance)
+            first = _run(group[:half], before, alone, advance)
             share = sum(parts.course.num_arrivals for parts in group[:half])
-            return first + _run(group[half:], before + share, advance)
+            return first + _run(group[half:], before + share, alone, advance)
         advance(before + total)
         return [
             (parts.cell, outcome_of(result)) for parts, result in zip(group, results, strict=True)

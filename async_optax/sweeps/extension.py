@@ -14,7 +14,8 @@ _TIME_TOLERANCE = 1e-9  # relative; the last bits of a time may depend on the ma
 def union(old: Table, new: Table) -> Table:
     """Returns a table over the axes of both, with what the old one holds.
 
-    Coordinates keep their order: the old ones first. Combinations that neither has are missing.
+    Coordinates keep their order: the old ones first; dimensions have that of the new table.
+    Combinations that neither has are missing.
 
     Args:
       old: what has been computed.
@@ -27,6 +28,7 @@ def union(old: Table, new: Table) -> Table:
       ValueError: if they cannot be one dataset; the message names what differs.
     """
     _check_alike(old, new)
+    old = _in_order(old, new)
     axes = {
         name: tuple(dict.fromkeys((*values, *new.axes[name]))) for name, values in old.axes.items()
     }
@@ -44,6 +46,17 @@ def union(old: Table, new: Table) -> Table:
         places = _places(table.axes, new, name)
         made = new.arrays[name] != ""
         table.arrays[name][places] = np.where(made, new.arrays[name], table.arrays[name][places])
+    return table
+
+
+def _in_order(old: Table, new: Table) -> Table:
+    """The old table with the dimensions in the order of the new one: cells are found by it."""
+    axes = {name: old.axes[name] for name in new.axes}
+    table = Table(axes, new.problem_names, old.metrics, old.num_evaluations)
+    table.attrs = old.attrs
+    for name, array in old.arrays.items():
+        dims = list(old.dimensions(name))
+        table.arrays[name] = array.transpose([dims.index(dim) for dim in table.dimensions(name)])
     return table
 
 

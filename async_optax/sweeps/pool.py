@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
@@ -22,6 +23,13 @@ _POLL_SECONDS = 0.2
 
 Advance = Callable[[int], None]
 """``advance(num_arrivals)``: a job calls it with how far it has come, as a whole."""
+
+
+def available_cores() -> int:
+    """Returns how many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Stopped(Exception):

@@ -6,7 +6,6 @@ import time
 
 import jax
 
-from async_optax.engine.processes import on_first_process
 from async_optax.sweeps.storage import require_folder, save
 from async_optax.sweeps.table import Table
 
@@ -45,28 +44,19 @@ class SweepFile:
         if time.monotonic() - self._saved <= _SAVE_SECONDS:
             return
         try:
-            self._write(table)
+            self.save(table)
         except OSError:
             if jax.process_count() == 1:
                 raise
             self._saved = time.monotonic()  # the others wait for this process: it tries again
 
     def save_after_a_break(self, table: Table) -> None:
-        """Writes what has not been written yet; the other processes may be anywhere."""
+        """Writes what has not been written yet."""
         if not self._is_saved:
-            self._write(table)
+            self.save(table)
 
-    def save_at_the_end(self, table: Table) -> None:
-        """Writes the table; if that fails, it fails on all processes."""
-
-        def write() -> int:
-            self._write(table)
-            return 0
-
-        if self._path is not None:
-            on_first_process(write)
-
-    def _write(self, table: Table) -> None:
+    def save(self, table: Table) -> None:
+        """Writes a table, whatever was written before."""
         if self._path is not None and jax.process_index() == 0:  # all have the same
             save(table.to_dataset(), self._path)
             self._saved, self._is_saved = time.monotonic(), True

@@ -1,14 +1,14 @@
 """Dividing a sweep into jobs, and running them."""
 
 import dataclasses
-import os
 from collections.abc import Callable, Generator, Sequence
 
+from async_optax.sweeps.agreement import Together
 from async_optax.sweeps.batches import batch_job, grouped
 from async_optax.sweeps.choice import StrategyChoice, choose_strategy
 from async_optax.sweeps.jobs import Ended, Job, single_jobs
 from async_optax.sweeps.parts import CellParts
-from async_optax.sweeps.pool import run_jobs
+from async_optax.sweeps.pool import available_cores, run_jobs
 from async_optax.sweeps.setting import Setting
 
 
@@ -46,7 +46,9 @@ class Work:
             yield from run_jobs(jobs, num_threads, report_sum)
 
 
-def divide(cells: Sequence[CellParts], setting: Setting, strategy: str, lanes: int) -> Work:
+def divide(
+    cells: Sequence[CellParts], setting: Setting, strategy: str, lanes: int, together: Together
+) -> Work:
     """Chooses a strategy and divides the cells into jobs.
 
     Args:
@@ -54,16 +56,19 @@ def divide(cells: Sequence[CellParts], setting: Setting, strategy: str, lanes: i
       setting: of the sweep.
       strategy: a name, or ``"auto"``.
       lanes: width of a wave.
+      together: what all processes take the steps of a batch by.
 
     Returns:
       The work.
     """
-    num_threads = os.cpu_count() or 1
+    num_threads = available_cores()
     groups, alone = grouped(cells)
     total = sum(parts.course.num_arrivals for parts in cells)
     choice = choose_strategy(strategy, groups, setting, lanes, num_threads, total)
     if choice.strategy == "threads":
         return Work(choice, [], list(single_jobs(cells, setting, lanes)), num_threads)
     spread = choice.strategy == "devices"
-    batches = [batch_job(group, setting, lanes, choice.inside, spread) for group in groups]
+    batches = [
+        batch_job(group, setting, lanes, choice.inside, spread, together) for group in groups
+    ]
     return Work(choice, batches, list(single_jobs(alone, setting, lanes)), num_threads)

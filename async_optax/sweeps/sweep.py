@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from async_optax.engine import Problem, WorkerProgram
-from async_optax.engine.processes import on_all_processes
 from async_optax.engine.progress import Progress, reporting
-from async_optax.sweeps.agreement import require_agreement
+from async_optax.sweeps.agreement import Together, require_agreement
 from async_optax.sweeps.choice import STRATEGIES
 from async_optax.sweeps.expectation import expected_table
 from async_optax.sweeps.extension import union
@@ -116,7 +115,7 @@ def sweep(
       >>> bool((dataset["error"].isel(evaluation=-1).sel(learning_rate=0.1) < 0.1).all())
       True
     """
-    file = SweepFile(path)
+    file, together = SweepFile(path), Together()
     with contextlib.ExitStack() as stack:
 
         def read() -> tuple[Setting, Parts, Table, Progress]:
@@ -133,18 +132,19 @@ def sweep(
             table = new if old is None else union(old, new)
             return setting, parts, table, stack.enter_context(reporting(progress))
 
-        setting, parts, table, report = on_all_processes(read)
+        setting, parts, table, report = together(read)
         require_agreement(table, (strategy, lanes, evaluate_every, setting.evaluate_at))
         failures: dict[Cell, Exception] = {}
         missing = _missing(table, parts, setting, failures)
 
         def run() -> None:
-            _run(table, missing, divide(missing, setting, strategy, lanes), file, report, failures)
+            work = divide(missing, setting, strategy, lanes, together)
+            _run(table, missing, work, file, report, failures)
 
-        on_all_processes(run)
+        together(run)
     if failures and all(table.status(cell) not in (DONE, DIVERGED) for cell in setting.cells()):
         raise next(failures[cell] for cell in setting.cells() if cell in failures)
-    file.save_at_the_end(table)
+    together(lambda: file.save(table))
     return table.to_dataset()
 
 

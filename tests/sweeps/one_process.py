@@ -36,8 +36,8 @@ def main(address: str, num_processes: str, index: str, folder: str) -> None:
         raise OSError(28, "No space left on device")
 
     attempt("seeds", seeds=[0, 1 + me])
-    attempt("argument", seeds=[0, -me])
-    attempt("file of one", path=rooms[0] / "sweep.nc", extend=rooms[me] / "old.nc")
+    attempt("argument", seeds=[0, 1 - 2 * me])
+    attempt("file of one", extend=rooms[1] / "old.nc" if me else None)
     for stopped in range(2):
         attempt(f"stopped {stopped}", progress=stop_one(stopped), strategy="devices")
     attempt("stopped alone", progress=stop_one(0), strategy="threads")

@@ -226,3 +226,23 @@ def test_other_datasets_are_refused(base, tmp_path):
     (tmp_path / "sweep.nc").write_bytes((tmp_path / "sweep.nc").read_bytes()[:1000])
     with pytest.raises(ValueError, match="is damaged"):
         small_sweep(extend=tmp_path / "sweep.nc")
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_order_of_the_grid_does_not_matter(transposed):
+    options = {"problem": noisy, "seeds": [0], "strategy": "threads"}
+    rates, scales = [0.05, 0.2], [0.1, 1.0]
+    first = small_sweep(**options, grid={"learning_rate": rates, "noise_scale": scales})
+    if transposed:
+        first = first.transpose("noise_scale", ...)
+    grid = {"noise_scale": [*scales, 0.5], "learning_rate": [0.1, *rates]}
+    extended = small_sweep(**options, grid=grid, extend=first)
+    alone = small_sweep(**options, grid=grid)
+    assert (extended["status"] == "done").all()
+    for name in ("distance", "optimizer_digest", "problem_digest"):
+        xarray.testing.assert_equal(extended[name].reindex_like(alone[name]), alone[name])
+    # And once more, from what was extended.
+    again = small_sweep(
+        **options, grid={"learning_rate": [0.4], "noise_scale": [0.5]}, extend=extended
+    )
+    assert (again["status"] == "missing").sum() == 2

@@ -52,8 +52,6 @@ def seen(folder):
 
 
 def test_all_must_be_asked_for_the_same(seen):
-    for name in ("seeds", "argument"):
-        print(seen[0][name], seen[1][name])
     for process in seen:
         kind, message = process["seeds"]
         assert kind == "ValueError"
@@ -80,7 +78,7 @@ def test_an_error_on_one_ends_them_all(case, seen):
     assert found[1].startswith(message)
     other = seen[1 - where][case]
     assert other[0] == "OSError"
-    assert other[1].startswith("[Errno 5] process")
+    assert other[1].startswith(f"[Errno 5] the sweep failed on processes [{where}]")
 
 
 def test_what_comes_after_works(seen, folder):
