@@ -12,7 +12,12 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from async_optax.engine.batch_program import CELLS, Layout, are_finite, run_batch
-from async_optax.engine.checks import check_functions, check_key, checked_optimizer
+from async_optax.engine.checks import (
+    check_batches,
+    check_functions,
+    check_key,
+    checked_optimizer,
+)
 from async_optax.engine.chunks import schedule_evaluations
 from async_optax.engine.execution import cut_chunks
 from async_optax.engine.memory import (
@@ -183,6 +188,7 @@ class Batch:
                 )
             check_functions(problem, worker, recorders)
             optimizer = checked_optimizer(optimizer, problem, timeline)
+            check_batches(problem, timeline)
             runs.append(Run(problem, optimizer, plan, evaluations, key, worker, recorders))
         if runs[0].stream is not None:
             raise ValueError("streamed data cannot be batched: use simulate for each cell")

@@ -111,6 +111,25 @@ def checked_optimizer(
     return optimizer
 
 
+def check_batches(problem: Problem, timeline: Timeline) -> None:
+    """Lets ``problem.batch`` see the highest worker's index concretely: in the run it is traced.
+
+    Raises:
+      ValueError: if there is no data for it.
+    """
+    last_worker: Any = np.int32(timeline.worker.max(initial=0))
+    numbers, structure = split_numbers(problem.batch)
+    fit = structure, tuple(jnp.shape(x) for x in numbers), int(last_worker)
+    if fit in _FITTING:
+        return
+    try:
+        jax.eval_shape(lambda key: problem.batch(key, last_worker), jax.random.key(0))
+    except ValueError as error:
+        count = timeline.num_workers
+        raise ValueError(f"problem.batch, on a timeline of {count} workers: {error}") from error
+    _FITTING.add(fit)
+
+
 def _check_workers(
     optimizer: optax.GradientTransformationExtraArgs,
     params: optax.Params,

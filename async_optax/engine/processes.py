@@ -1,7 +1,8 @@
 """Several processes that run one simulation: what one does is known to all."""
 
 import errno
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import jax
@@ -54,3 +55,27 @@ def of_first_process(seconds: float, mesh: Mesh | None) -> float:
     if mesh is None or not mesh.is_multi_process:
         return seconds
     return float(multihost_utils.broadcast_one_to_all(np.float32(seconds)))
+
+
+def require_same_run(config: Mapping[str, str], mesh: Mesh | None) -> None:
+    """Raises on all processes that share a mesh if one of them was asked for another run.
+
+    They would mix the gradients of both, or wait for each other for ever.
+
+    Args:
+      config: a description of the run.
+      mesh: where it is executed.
+
+    Raises:
+      ValueError: naming the processes that differ from process 0.
+    """
+    if mesh is None or not mesh.is_multi_process:
+        return
+    digest = hashlib.sha256(repr(sorted(config.items())).encode()).digest()
+    digests = multihost_utils.process_allgather(np.frombuffer(digest, np.uint8))
+    different = np.flatnonzero((digests != digests[0]).any(axis=1)).tolist()
+    if different:
+        raise ValueError(
+            "all processes must be given the same problem, optimizer, timeline, key and lanes: "
+            f"processes {different} differ from process 0"
+        )

@@ -82,15 +82,14 @@ class _StoreSaver(Saver):
 
 @contextlib.contextmanager
 def saving(
-    checkpoint: Checkpointing | None, like: Server, config: Mapping[str, Any]
+    checkpoint: Checkpointing | None, like: Server, description: Mapping[str, str]
 ) -> Iterator[Saver]:
     """Opens the folder of a run's checkpoints, if it is to have any.
 
     Args:
       checkpoint: where and how often, or ``None``.
       like: shapes, dtypes and places of the state.
-      config: everything that decides the result, by name; versions of what computes it are
-        added.
+      description: of the run; see :func:`described`.
 
     Raises:
       TypeError: if ``checkpoint`` is something else.
@@ -99,7 +98,17 @@ def saving(
     if checkpoint is None:
         yield Saver()
         return
-    described = {
+    with CheckpointStore(checkpoint, description) as store:
+        yield _StoreSaver(store, like)
+
+
+def described(config: Mapping[str, Any]) -> dict[str, str]:
+    """Describes a run: what decides its result, and the versions of what computes it.
+
+    Args:
+      config: everything that decides the result, by name.
+    """
+    description = {
         "async_optax": _installed_version(),
         "jax": jax.__version__,
         "optax": optax.__version__,
@@ -108,9 +117,8 @@ def saving(
         "matmul_precision": str(jax.config.jax_default_matmul_precision),  # type: ignore
     }
     for name, value in config.items():
-        described |= describe(name, value)
-    with CheckpointStore(checkpoint, described) as store:
-        yield _StoreSaver(store, like)
+        description |= describe(name, value)
+    return description
 
 
 def _installed_version() -> str:

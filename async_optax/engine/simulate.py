@@ -1,6 +1,7 @@
 """The simulator: a problem, an optimizer and a timeline, executed exactly."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jax.typing import DTypeLike
 
 from async_optax.engine.checkpoints import Checkpointing
 from async_optax.engine.checks import (
+    check_batches,
     check_functions,
     check_key,
     check_mesh,
@@ -22,10 +24,11 @@ from async_optax.engine.execution import execute
 from async_optax.engine.lanes import check_lanes
 from async_optax.engine.plan import compile_timeline
 from async_optax.engine.problem import Problem
+from async_optax.engine.processes import require_same_run
 from async_optax.engine.progress import Progress, reporting
 from async_optax.engine.record import Recorder, resolve
 from async_optax.engine.result import Result, find_divergence
-from async_optax.engine.resuming import Reached, saving
+from async_optax.engine.resuming import Reached, described, saving
 from async_optax.engine.run import Run
 from async_optax.engine.states import MAX_ARRIVALS, Server
 from async_optax.engine.worker import WorkerProgram, gradient
@@ -126,6 +129,7 @@ def simulate(
     check_lanes(lanes, MAX_ARRIVALS, 1 if mesh is None else mesh.size)
     slot_dtype = checked_slot_dtype(slot_dtype)
     optimizer = checked_optimizer(optimizer, problem, timeline)
+    check_batches(problem, timeline)
     plan = compile_timeline(timeline)
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
     run = Run(
@@ -139,7 +143,7 @@ def simulate(
         slot_dtype=slot_dtype,
         mesh=mesh,
     )
-    config = {
+    config: dict[str, Any] = {
         "problem": problem,
         "optimizer": optimizer,
         "worker": worker,
@@ -149,11 +153,15 @@ def simulate(
         "evaluations": evaluations,
         "slot_dtype": str(slot_dtype),
     }
+    shared = mesh is not None and mesh.is_multi_process
+    description = described(config) if shared or checkpoint is not None else {}
+    require_same_run(description | {"lanes": str(lanes), "checkpoint": repr(checkpoint)}, mesh)
     run.require_memory()
-    with saving(checkpoint, run.server_shapes, config) as saver, reporting(progress) as report:
+    with saving(checkpoint, run.server_shapes, description) as saver, reporting(progress) as report:
         choice = run.choose_lanes(lanes, saver.lanes)
         saver.lanes = choice.lanes
-        memory = run.require_memory(choice.lanes)
+        ended = saver.restored is not None and len(saver.restored.records) == plan.num_arrivals
+        memory = run.require_memory(None if ended else choice.lanes)
         reached = saver.restored or Reached.at_start(run)
         report(len(reached.records), plan.num_arrivals)
         reached = execute(run, choice.lanes, reached, saver, report)

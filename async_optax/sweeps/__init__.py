@@ -1,7 +1,7 @@
 """Sweeps of optimizers, timelines, numbers and seeds on one problem, as datasets."""
 
-from async_optax.sweeps.reading import time_to
+from async_optax.sweeps.reading import final, time_to
 from async_optax.sweeps.storage import load, save
 from async_optax.sweeps.sweep import sweep
 
-__all__ = ["load", "save", "sweep", "time_to"]
+__all__ = ["final", "load", "save", "sweep", "time_to"]

@@ -1,4 +1,4 @@
-"""Reading a sweep: what is asked of a dataset again and again."""
+"""Reading a sweep: where runs ended, and when they reached a target."""
 
 from typing import TYPE_CHECKING
 
@@ -6,6 +6,38 @@ from async_optax.validation import require_choice, require_number
 
 if TYPE_CHECKING:
     import xarray
+
+
+def final(dataset: "xarray.Dataset", metric: str) -> "xarray.DataArray":
+    """Returns each cell's last evaluation.
+
+    Rows of a dataset end in NaN where other timelines have more evaluations, so that
+    ``isel(evaluation=-1)`` misses those that end earlier.
+
+    Args:
+      dataset: of :func:`async_optax.sweep`.
+      metric: one of its metrics.
+
+    Returns:
+      Values over all dimensions but ``evaluation``; NaN where the cell diverged, failed or is
+      missing.
+
+    Raises:
+      ValueError: if there is no such metric.
+
+    Example:
+      >>> import numpy as np, xarray
+      >>> dataset = xarray.Dataset(
+      ...     {"loss": (("seed", "evaluation"), [[3.0, 1.0, 0.5], [3.0, 2.0, np.nan]])},
+      ...     {"version": (("seed", "evaluation"), [[0, 5, 9], [0, 5, -1]])},
+      ... )
+      >>> final(dataset, "loss").values
+      array([0.5, 2. ])
+    """
+    require_choice("metric", metric, _metrics(dataset))
+    last = (dataset["version"] >= 0).sum("evaluation") - 1
+    values = dataset[metric].isel(evaluation=last.reset_coords(drop=True))
+    return values.drop_vars(["version", "time"], errors="ignore")
 
 
 def time_to(
@@ -36,8 +68,7 @@ def time_to(
       >>> time_to(dataset, "loss", 1.0, below=True).values
       array([ 2., nan])
     """
-    metrics = [str(name) for name, array in dataset.data_vars.items() if "evaluation" in array.dims]
-    require_choice("metric", metric, tuple(metrics))
+    require_choice("metric", metric, _metrics(dataset))
     require_number("target", target)
     values = dataset[metric]
     reached = values <= target if below else values >= target
@@ -47,4 +78,10 @@ def time_to(
         times.isel(evaluation=first)
         .where(reached.any("evaluation"))
         .drop_vars(["version", "time"], errors="ignore")
+    )
+
+
+def _metrics(dataset: "xarray.Dataset") -> tuple[str, ...]:
+    return tuple(
+        str(name) for name, array in dataset.data_vars.items() if "evaluation" in array.dims
     )

@@ -25,6 +25,10 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
         results["sweep"] = sweep_norms("auto")
         streamed = long_run.execute(lanes=2, mesh=mesh)
         results["streamed"] = (np.asarray(streamed.params),)
+    try:
+        execute(*RUNS[0], lanes=4 + 2 * int(index), mesh=mesh)
+    except ValueError as error:
+        results["refused"] = (str(error),)
     with open(path, "wb") as file:
         pickle.dump(results, file)
 

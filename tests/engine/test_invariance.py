@@ -106,6 +106,13 @@ def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.xdist_group("two processes")
+def test_processes_that_are_asked_for_different_runs_all_refuse(two_processes):
+    (message,) = two_processes["refused"]
+    assert "processes [1] differ from process 0" in message
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("two processes")
 def test_streams_are_the_same_on_two_processes(two_processes, monkeypatch):
     for name in ("_FIRST_CHUNK", "_CHUNK_SECONDS"):
         monkeypatch.setattr(execution, name, getattr(execution, name))  # long_run sets them

@@ -159,7 +159,7 @@ def test_a_model_that_cannot_fit_is_refused_by_its_shapes(spread):
         "params 7.28 TiB",
         "slots 21.8 TiB",
         "slots hold 6 versions",
-        "use fewer workers, slot_dtype=jnp.bfloat16, fewer lanes, a smaller model, or ao.data.streamed if it is the data",
+        "use fewer workers, slot_dtype=jnp.bfloat16, fewer lanes, a smaller model",
     ):
         assert part in message
     with pytest.raises(ValueError, match="slots 10.9 TiB"):

@@ -328,3 +328,14 @@ def test_bad_input_raises_before_anything_is_compiled(case):
         call()
     assert "\n" not in str(raised.value)
     assert run_chunk._cache_size() == before
+
+
+def test_a_partition_for_fewer_workers_is_refused():
+    rows = ao.data.partition_rows(ao.data.equal_partition(12, 3, seed=0), batch_size=2)
+    problem = ao.Problem(
+        init=lambda key: jnp.zeros(()),
+        loss=lambda x, batch, key: jnp.sum((x - batch) ** 2),
+        batch=ao.data.in_memory(jnp.arange(12.0), rows),
+    )
+    with pytest.raises(ValueError, match=r"problem.batch, on a timeline of 4 workers: worker must"):
+        run_quadratic(problem, timeline=make_timeline(10, num_workers=4))
