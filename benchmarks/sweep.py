@@ -72,7 +72,7 @@ def quadratic(size):
 
 TINY, DIGITS = "tiny (10 numbers)", "digits (MLP 64-64-10)"
 CASES = {
-    TINY: Case(functools.partial(quadratic, 10), 60_000),
+    TINY: Case(functools.partial(quadratic, 10), 120_000),
     DIGITS: Case(functools.partial(perceptron, 64, 64, 10), 1500, (32, 64)),
     "small (MLP 784-128-10)": Case(functools.partial(perceptron, 784, 128, 10), 1500),
 }

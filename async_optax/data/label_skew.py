@@ -15,7 +15,7 @@ _MAX_DRAWS = 100
 
 
 def label_partition(
-    labels: ArrayLike, num_workers: int, *, concentration: float, min_size: int = 1, seed: int
+    labels: ArrayLike, num_workers: int, *, concentration: float, min_size: int = 1, seed: int = 0
 ) -> Partition:
     """Skews the labels: each class is spread unevenly over the workers.
 

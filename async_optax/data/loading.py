@@ -5,7 +5,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, ThreadPoolExecutor
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import numpy as np
@@ -41,6 +41,9 @@ class Loader:
       >>> loader.load(np.array([1, 0, 1]))
       {'x': array([2., 1., 2.], dtype=float32)}
     """
+
+    # A checkpoint of a run may go on with another number of threads: they decide no result.
+    undescribed_fields: ClassVar[tuple[str, ...]] = ("num_threads",)
 
     source: Any
     transform: Callable[[Any], Any] | None = None

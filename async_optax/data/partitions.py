@@ -103,7 +103,7 @@ class Partition:
         return self.examples[self.starts[worker] : self.starts[worker + 1]]
 
 
-def equal_partition(num_examples: int, num_workers: int, *, seed: int) -> Partition:
+def equal_partition(num_examples: int, num_workers: int, *, seed: int = 0) -> Partition:
     """Deals the examples out at random, in parts whose sizes differ by at most one.
 
     Args:
@@ -126,7 +126,7 @@ def equal_partition(num_examples: int, num_workers: int, *, seed: int) -> Partit
     return size_partition(num_examples, np.ones(num_workers), seed=seed)
 
 
-def size_partition(num_examples: int, sizes: ArrayLike, *, seed: int) -> Partition:
+def size_partition(num_examples: int, sizes: ArrayLike, *, seed: int = 0) -> Partition:
     """Deals the examples out at random, in parts of the given relative sizes.
 
     Worker j is due q_j = num_examples * sizes_j / sum(sizes) examples. Who is due less than

@@ -42,6 +42,8 @@ from async_optax.validation import require_count, require_number
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _LEFTOVER = re.compile(r"\.(?:writing|removing)-checkpoint-\d{6,}")
 _NONE = -1  # instead of a number
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FREE_SPACE = "free space and call again to go on"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +110,10 @@ class CheckpointStore:
 
     def __init__(self, checkpointing: Checkpointing, config: Mapping[str, str]):
         if not isinstance(checkpointing, Checkpointing):
+            is_path = isinstance(checkpointing, str | os.PathLike)
+            advice = f": ao.Checkpointing({os.fspath(checkpointing)!r})" if is_path else ""
             raise TypeError(
-                f"checkpoint must be an async_optax.Checkpointing, got {checkpointing!r}"
+                f"checkpoint must be an async_optax.Checkpointing, got {checkpointing!r}{advice}"
             )
         if not isinstance(config, Mapping) or not all(
             isinstance(text, str) for item in config.items() for text in item
@@ -236,10 +240,12 @@ class CheckpointStore:
             self.close()
             if isinstance(error, FolderInUseError):
                 raise
+            advice = "use a folder on a file system with space, in which this user may write"
+            if error.errno in _FULL:
+                advice = f"use a folder on a file system with space; or {_FREE_SPACE}"
             raise OSError(
                 error.errno,
-                f"checkpoints cannot be written to {folder} ({error.strerror or error}): use a "
-                "folder on a file system with space, in which this user may write",
+                f"checkpoints cannot be written to {folder} ({error.strerror or error}): {advice}",
             ) from error
         except ValueError:
             self.close()
@@ -295,13 +301,16 @@ class CheckpointStore:
         free, kept = "an unknown number of", "no earlier one can be read"
         with contextlib.suppress(OSError):  # the first failure is the one to tell
             free = str(shutil.disk_usage(self._folder).free)
+            if not self._numbers():
+                kept = "there is no earlier one"
             for _, manifest in self._intact([]):
                 kept = f"the checkpoint at position {manifest.position} is intact"
                 break
         return OSError(
             code or errno.EIO,
             f"the checkpoint at position {position}, of {num_bytes} bytes, cannot be written to "
-            f"{self._folder}, which has {free} bytes free: {reason}; {kept}",
+            f"{self._folder}, which has {free} bytes free: {reason}; {kept}"
+            + (f"; {_FREE_SPACE}" if code in _FULL else ""),
         )
 
     def _intact(self, damages: list[str]) -> Iterator[tuple[int, Manifest]]:

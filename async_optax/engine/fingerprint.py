@@ -24,6 +24,9 @@ from async_optax.transforms.sweepable import Rebuilt
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
 _LONGEST = 80  # characters of a text, or entries of a container; beyond it only a hash is kept
 _SHOWN = 60  # characters of a text in a message
+_MOST = 2  # differences shown of one top-level name
+_HASHED = re.compile(r" (?:code|sha256) [0-9a-f]+")
+_ARRAY = re.compile(r"\w+\[\d")
 _PLAIN = bool | int | float | complex | str | bytes | None
 _CONTAINERS = tuple | list | set | frozenset | collections.deque | Mapping
 
@@ -35,8 +38,9 @@ def describe(name: str, value: Any) -> dict[str, str]:
     their name and a hash of their bytecode, and what they capture: closures, defaults and,
     unless an installed package defines them, the globals they use and the code of the classes.
     Dataclasses, tuples, mappings, ``Partial`` nodes and other objects are described by their
-    parts. What an installed package or another Python computes differently is not seen: keep
-    their versions beside the description.
+    parts, but for the fields that a dataclass names in ``undescribed_fields``: those decide how
+    fast it works, and nothing of the result. What an installed package or another Python
+    computes differently is not seen: keep their versions beside the description.
 
     Args:
       name: the prefix of all names.
@@ -65,15 +69,42 @@ def describe(name: str, value: Any) -> dict[str, str]:
 def differences(there: Mapping[str, str], here: Mapping[str, str]) -> str:
     """Says in which entries two descriptions differ; empty if in none.
 
+    Of each top-level name, the part before the first dot, two differences are shown, scalars
+    first and at most one array or hash, and the others are counted.
+
+    Args:
+      there: a description, such as one saved before.
+      here: the description to compare it with.
+
+    Returns:
+      One line.
+
     Example:
       >>> differences({"seed": "0", "lanes": "1"}, {"seed": "1", "lanes": "1"})
       'seed is 0 there and 1 here'
     """
-    names = [name for name in {**there, **here} if there.get(name) != here.get(name)]
-    return "; ".join(
-        "{} is {} there and {} here".format(name, *_contrast(there.get(name), here.get(name)))
-        for name in names
-    )
+    groups: dict[str, list[str]] = {}
+    for name in {**there, **here}:
+        if there.get(name) != here.get(name):
+            groups.setdefault(re.split(r"[.\[]", name)[0], []).append(name)
+    parts = []
+    for top, names in groups.items():
+        telling = [name for name in names if _is_telling(there.get(name), here.get(name))]
+        others = [name for name in names if name not in telling]
+        shown = [*telling, *others[:1]][:_MOST]
+        for name in shown:
+            first, second = _contrast(there.get(name), here.get(name))
+            parts.append(f"{name} is {first} there and {second} here")
+        if len(names) > len(shown):
+            parts[-1] += f", and {len(names) - len(shown)} more of {top}"
+    return "; ".join(parts)
+
+
+def _is_telling(there: str | None, here: str | None) -> bool:
+    """Whether two values differ in more than hashes or the numbers of an array."""
+    there, here = there or "", here or ""
+    is_array = any(_ARRAY.match(text) or "sha256" in text for text in (there, here))
+    return not is_array and _HASHED.sub("", there) != _HASHED.sub("", here)
 
 
 def _contrast(there: str | None, here: str | None) -> tuple[str, str]:
@@ -146,7 +177,8 @@ class _Description:
             self._add_container(name, value)
         elif dataclasses.is_dataclass(value):
             self._put(name, _qualified(type(value)))
-            fields = [field.name for field in dataclasses.fields(value)]
+            hidden = getattr(type(value), "undescribed_fields", ())
+            fields = [f.name for f in dataclasses.fields(value) if f.name not in hidden]
             self._add_parts(name, {f: getattr(value, f) for f in fields if hasattr(value, f)})
             self._add_methods(name, type(value))
         else:

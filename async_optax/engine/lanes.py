@@ -3,8 +3,9 @@
 import dataclasses
 from collections.abc import Callable, Hashable
 
+import numpy as np
+
 from async_optax.engine.result import LaneChoice
-from async_optax.validation import require_count
 
 _MIN_MEASURED = 0.02  # seconds of work behind one measurement
 _REPEATS = 3
@@ -38,16 +39,21 @@ def check_lanes(lanes: int | str, max_lanes: int, multiple: int = 1) -> None:
       TypeError: if ``lanes`` is neither an integer nor ``"auto"``.
       ValueError: if ``lanes`` is out of range, or no multiple of ``multiple``.
     """
-    if lanes == "auto":
+    if isinstance(lanes, str) and lanes == "auto":
         return
+    message = f"lanes must be 'auto' or an integer >= 1, got {lanes!r}"
     if isinstance(lanes, str):
-        raise ValueError(f"lanes must be an integer >= 1 or 'auto', got {lanes!r}")
-    require_count("lanes", lanes)
+        raise ValueError(message)
+    if isinstance(lanes, bool) or not isinstance(lanes, int | np.integer):
+        raise TypeError(message)
+    if lanes < 1:
+        raise ValueError(message)
     if lanes > max_lanes:
         raise ValueError(f"lanes must be at most {max_lanes}, got {lanes}")
     if lanes % multiple:
         raise ValueError(
-            f"lanes must be a multiple of the {multiple} devices of the mesh, got {lanes}"
+            f"lanes must be a multiple of the {multiple} devices of the mesh, got {lanes}; use a "
+            f"multiple such as {min(-(-lanes // multiple), max_lanes // multiple) * multiple}"
         )
 
 

@@ -1,4 +1,4 @@
-"""Progress of a run: a callback, or a bar in the terminal."""
+"""Progress of a run: a callback, or a bar on the standard error stream."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -24,6 +24,7 @@ def reporting(progress: bool | Progress) -> Iterator[Progress]:
         yield lambda done, total: None
         return
     try:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, TimeRemainingColumn
         from rich.progress import Progress as Bar
     except ImportError as error:
@@ -32,6 +33,7 @@ def reporting(progress: bool | Progress) -> Iterator[Progress]:
             "or pass a function progress(done, total)"
         ) from error
     columns = ("arrivals", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Bar(*columns) as bar:
+    # What a program prints may be piped into a file: the bar must not stand in it.
+    with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task("arrivals", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from async_optax.engine.batch import Batch
 from async_optax.sweeps.batches import Group, prepare
 from async_optax.sweeps.jobs import structure_of
 from async_optax.sweeps.measuring import seconds_alone, seconds_in_a_batch, seconds_in_threads
@@ -32,8 +31,8 @@ class StrategyChoice:
       strategy: one of ``STRATEGIES``.
       reason: one sentence.
       inside: for ``"devices"``, what each device does with its cells.
-      seconds_per_run: by strategy, the time of the group that was measured over the number of its
-        cells; where ``"devices"`` was given, loop and vmap are on all devices.
+      seconds_per_run: by strategy, and for ``"devices"`` by what is inside, the time of the group
+        that was measured over the number of its cells.
     """
 
     strategy: str
@@ -57,7 +56,8 @@ def choose_strategy(
     """Returns the strategy for a sweep.
 
     On the largest group, a number of arrivals that takes a moment is timed in each way, compiled
-    before; once in a process for groups of one size, structure and shapes. Measuring is not worth
+    before; once in a process for groups of one size, structure and shapes. On one device that is
+    threads and vmap, on several threads and both ways of using them all. Measuring is not worth
     while if the sweep is short.
 
     Args:
@@ -87,55 +87,45 @@ def choose_strategy(
         return StrategyChoice(unmeasured, "no two cells share a structure and a timeline")
     group = max(groups, key=len)
     num_arrivals = group[0].course.num_arrivals
-    try:
-        single = prepare(group[:1], setting, lanes, "loop", spread=False)
-    except CheckFailed:
-        return StrategyChoice(unmeasured, "the cells that would be measured fail")
     kind = strategy, _kind(group, setting, lanes, num_threads)
     if kind not in _COSTS:
+        costs = {}
         if strategy == "auto":
+            try:
+                (run,) = prepare(group[:1], setting, lanes, "loop", spread=False).runs
+            except CheckFailed:
+                return StrategyChoice("threads", "the cells that would be measured fail")
             enough = _MIN_WORTHWHILE * num_threads / total_arrivals
             few = num_arrivals < _MIN_WAVES * lanes
-            if few or seconds_alone(single.runs[0], lanes, enough) < enough:
+            if few or seconds_alone(run, lanes, enough) < enough:
                 reason = "the whole sweep is shorter than measuring would take"
                 return StrategyChoice("threads", reason)
-        _COSTS[kind] = _measured(strategy, group, setting, lanes, num_threads, can_vmap, single)
-    costs = _COSTS[kind]
-    inside = min(("loop", "vmap"), key=lambda name: costs.get(name, float("inf")))
-    per_run = {name: cost * num_arrivals for name, cost in costs.items()}
-    if strategy == "devices":
-        if per_run:
-            per_run["devices"] = min(per_run.values())
-        return StrategyChoice("devices", "given", inside, per_run)
-    best = min(costs, key=lambda name: costs[name])
-    return StrategyChoice(best, "least measured time per run", inside, per_run)
+            costs["threads"] = seconds_in_threads(run, lanes, num_threads)
+        _COSTS[kind] = costs | _in_batches(group, setting, lanes, strategy, can_vmap)
+    if not _COSTS[kind]:
+        return StrategyChoice(strategy, "the cells that would be measured fail")
+    per_run = {name: cost * num_arrivals for name, cost in _COSTS[kind].items()}
+    best = min(per_run, key=lambda name: per_run[name])
+    name, _, inside = best.partition(", ")
+    reason = "given" if strategy == "devices" else "least measured time per run"
+    return StrategyChoice(name, reason, inside or ("vmap" if name == "vmap" else "loop"), per_run)
 
 
-def _measured(
-    strategy: str,
-    group: Group,
-    setting: Setting,
-    lanes: int,
-    num_threads: int,
-    can_vmap: bool,
-    single: Batch,
+def _in_batches(
+    group: Group, setting: Setting, lanes: int, strategy: str, can_vmap: bool
 ) -> dict[str, float]:
-    costs: dict[str, float] = {}
+    """Seconds per arrival of a cell, by strategy and what is inside.
 
-    def measure(name: str, inside: str, spread: bool) -> None:
-        with contextlib.suppress(*CheckFailed):  # the group cannot run so: nothing to choose
-            batch = prepare(group, setting, lanes, inside, spread)
-            costs[name] = seconds_in_a_batch(batch, lanes) / len(group)
-
-    is_spread = strategy == "devices"  # then every process hears what process 0 measured
-    if not is_spread:
-        costs["threads"] = seconds_in_threads(single.runs[0], lanes, num_threads)
-    measure("loop", "loop", is_spread)
-    if can_vmap:
-        measure("vmap", "vmap", is_spread)
-    if jax.device_count() > 1 and not is_spread:
-        inside = min(("loop", "vmap"), key=lambda name: costs.get(name, float("inf")))
-        measure("devices", inside, spread=True)
+    A loop on one device is not among them: threads do the same on every core.
+    """
+    spread = jax.device_count() > 1 or strategy == "devices"
+    costs = {}
+    for inside in ("loop", "vmap") if spread else ("vmap",):
+        if inside == "loop" or can_vmap:
+            with contextlib.suppress(*CheckFailed):  # the group cannot run so: nothing to choose
+                batch = prepare(group, setting, lanes, inside, spread)
+                name = f"devices, {inside}" if spread else inside
+                costs[name] = seconds_in_a_batch(batch, lanes) / len(group)
     return costs
 
 

@@ -17,6 +17,8 @@ from async_optax.transforms import Structure, split_numbers
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
 
+_TEXTS: dict[Hashable, bytes] = {}  # digests of traced programs, as the compiler keeps these
+
 
 class Digests:
     """Digests of problems and optimizers: of what they trace to, and of their numbers.
@@ -27,7 +29,6 @@ class Digests:
 
     def __init__(self, worker: WorkerProgram | None):
         self._worker = gradient() if worker is None else worker
-        self._texts: dict[Hashable, bytes] = {}
         # With the arrays, lest another one take the address of one that is gone.
         self._arrays: dict[int, tuple[Any, bytes]] = {}
 
@@ -41,13 +42,14 @@ class Digests:
           The digest; empty if the worker program does not trace.
         """
 
-        def compute(problem: Problem, key: jax.Array) -> Any:
+        def compute(both: tuple[Problem, WorkerProgram], key: jax.Array) -> Any:
+            problem, worker = both
             params = problem.init(key)
             metrics = problem.evaluate(params) if problem.evaluate is not None else {}
-            update, loss = self._worker(problem, params, jnp.int32(0), key)
+            update, loss = worker(problem, params, jnp.int32(0), key)
             return params, metrics, update, loss
 
-        return self._digest(compute, problem, jax.random.key(0))
+        return self._digest(compute, (problem, self._worker), jax.random.key(0))
 
     def optimizer(self, optimizer: optax.GradientTransformation, problem: Problem) -> str:
         """Returns the digest of an optimizer on a problem's parameters.
@@ -91,13 +93,22 @@ class Digests:
     def _text(
         self, compute: Callable, structure: Structure, numbers: tuple[Any, ...], argument: Any
     ) -> bytes:
-        """The digest of a traced program: equal structures and shapes are traced once."""
+        """The digest of a traced program: equal structures and shapes are traced once.
+
+        What a function captures is read then and never again, as by the compiler.
+        """
         shapes = [
             (jnp.shape(leaf), str(jnp.result_type(leaf)))
             for leaf in jax.tree.leaves((numbers, argument))
         ]
-        seen = compute.__qualname__, structure, tuple(shapes), jax.tree.structure(argument)
-        if seen not in self._texts:
+        settings = (
+            jnp.result_type(float),
+            str(jax.random.key_impl(jax.random.key(0))),
+            str(jax.config.jax_default_matmul_precision),  # type: ignore[attr-defined]
+        )
+        treedef = jax.tree.structure(argument)
+        seen = compute.__qualname__, structure, tuple(shapes), treedef, settings
+        if seen not in _TEXTS:
 
             def program(numbers: tuple[Any, ...], argument: Any) -> Any:
                 return compute(structure.join(numbers), argument)
@@ -107,8 +118,8 @@ class Digests:
             content = hashlib.sha256(_ADDRESS.sub("", text).encode())
             for constant in closed.consts:
                 content.update(self._array(constant))
-            self._texts[seen] = content.digest()
-        return self._texts[seen]
+            _TEXTS[seen] = content.digest()
+        return _TEXTS[seen]
 
     def _array(self, array: Any) -> bytes:
         """The digest of an array: data that problems share is read once."""

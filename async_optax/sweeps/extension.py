@@ -8,6 +8,7 @@ import numpy as np
 from async_optax.sweeps.table import Table
 
 _SETTING = ("precision", "generator")  # texts that must not differ
+_FIXED = {"optimizer", "timeline", "seed"}  # dimensions that every sweep has
 _TIME_TOLERANCE = 1e-9  # relative; the last bits of a time may depend on the machine
 
 
@@ -73,7 +74,7 @@ def _places(axes: Mapping[str, tuple], part: Table, name: str) -> Any:
 
 def _check_alike(old: Table, new: Table) -> None:
     for what, before, now in (
-        ("grid names", sorted(set(old.axes)), sorted(set(new.axes))),
+        ("grid names", sorted({*old.axes} - _FIXED), sorted({*new.axes} - _FIXED)),
         ("numbers of the problem", sorted(old.problem_names), sorted(new.problem_names)),
         ("metrics", list(old.metrics), list(new.metrics)),
         *((name, old.attrs.get(name), new.attrs.get(name)) for name in _SETTING),
@@ -104,7 +105,8 @@ def _check_courses(old: Table, new: Table) -> None:
             who = f"on timeline {timeline!r} at seed {seed}"
             if len(made[0]) != len(made[1]):
                 raise ValueError(
-                    f"extend has {len(made[0])} evaluations {who}, this sweep has {len(made[1])}"
+                    f"extend has {len(made[0])} evaluations {who}, this sweep has {len(made[1])}; "
+                    "use the evaluate_every or evaluate_at of the file, or another path"
                 )
             count = len(made[0])
             same = np.allclose(times[0][:count], times[1][:count], rtol=_TIME_TOLERANCE, atol=0)

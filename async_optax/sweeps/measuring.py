@@ -81,12 +81,14 @@ def _seconds(run: Run, lanes: int, num_arrivals: int, num_threads: int) -> float
 def _per_arrival(seconds: Callable[[int], float], lanes: int) -> float:
     """What an arrival adds to a call; a call's own cost is shared by many in a run."""
     seconds(lanes)  # compiles
-    alone, waves = min(seconds(lanes) for _ in range(2)), 2
+    alone = min(seconds(lanes) for _ in range(2))
+    waves = 2 if alone > 10 * _MIN_MEASURED else 8
     while True:
-        added = min(seconds(waves * lanes) for _ in range(2)) - alone
+        added = seconds(waves * lanes) - alone
         # A call's own cost, such as copying the cells' slots, must not drown what is measured.
         is_clear = added >= max(_MIN_MEASURED, 0.5 * alone)
         if is_clear or not _may_be_longer(waves, lanes):
+            added = min(added, seconds(waves * lanes) - alone)
             return max(added, 1e-9) / ((waves - 1) * lanes)
         waves *= 4
 

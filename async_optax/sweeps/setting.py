@@ -1,9 +1,10 @@
 """The setting of a sweep: what runs on which timelines, for which seeds and numbers."""
 
 import dataclasses
+import difflib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optax
@@ -124,6 +125,7 @@ def read_setting(
         label: read_signature(f, f"optimizer {label!r}") for label, f in factories.items()
     }
     takes = _read_problem(problem)
+    _require_taken(values, takes, signatures.values())
     for label, signature in signatures.items():
         signature.check_fixed(values)
         for name in values:
@@ -156,6 +158,25 @@ def read_setting(
     )
 
 
+def _require_taken(
+    grid: Mapping[str, Any], problem: Signature, optimizers: Collection[Signature]
+) -> None:
+    """Raises ``ValueError`` for a name that neither the problem nor any optimizer takes."""
+    for name in grid:
+        if any(signature.names([name]) for signature in (problem, *optimizers)):
+            continue
+        by_problem = problem.accepted - problem.fixed
+        by_optimizers = {a for one in optimizers for a in one.accepted - one.fixed}
+        taken = sorted(by_problem | by_optimizers)
+        nearest = difflib.get_close_matches(name, taken, n=1)
+        raise ValueError(
+            f"grid[{name!r}] is taken neither by the problem nor by any optimizer"
+            + (f"; nearest: {nearest[0]}" if nearest else "")
+            + f"; the problem takes {', '.join(sorted(by_problem)) or 'nothing'}, the optimizers "
+            f"{', '.join(sorted(by_optimizers)) or 'nothing'}"
+        )
+
+
 def _read_problem(problem: Any) -> Signature:
     if isinstance(problem, Problem):
         return Signature("the problem", frozenset(), frozenset(), frozenset(), False)
@@ -178,8 +199,12 @@ def _read_grid(grid: Any) -> dict[str, tuple[Number, ...]]:
             raise ValueError(f"grid must be keyed by names of arguments, got {name!r}")
         if name in RESERVED:
             raise ValueError(f"grid must not use the name {name!r}: the dataset uses it")
-        items = _items(f"grid[{name!r}]", numbers)
+        if isinstance(numbers, str):
+            raise _not_a_number(name, numbers)
+        items = _items(f"grid[{name!r}]", numbers, _listed(numbers, "[0.1]"))
         for item in items:
+            if isinstance(item, str | bool):
+                raise _not_a_number(name, item)
             require_number(f"grid[{name!r}]", item)
         # One coordinate has one type, and an integer may decide a shape.
         whole = all(hasattr(item, "__index__") for item in items)
@@ -188,8 +213,16 @@ def _read_grid(grid: Any) -> dict[str, tuple[Number, ...]]:
     return values
 
 
+def _not_a_number(name: str, choice: str | bool) -> TypeError:
+    return TypeError(
+        f"grid[{name!r}] must hold numbers, got {choice!r}: label one optimizer per choice, "
+        f"functools.partial(factory, {name}={choice!r})"
+    )
+
+
 def _read_seeds(seeds: Any) -> tuple[int, ...]:
-    items = _items("seeds", seeds)
+    is_count = type(seeds) is int and seeds > 0
+    items = _items("seeds", seeds, f"range({seeds if is_count else 3})")
     for seed in items:
         require_seed(seed)
     _require_different("seeds", items)
@@ -197,19 +230,26 @@ def _read_seeds(seeds: Any) -> tuple[int, ...]:
 
 
 def _read_times(evaluate_at: Any) -> tuple[float, ...]:
-    items = _items("evaluate_at", evaluate_at)
+    items = _items("evaluate_at", evaluate_at, _listed(evaluate_at, "[0.0, 1.0]"))
     for item in items:
         require_number("evaluate_at", item, at_least=0)
     return tuple(float(item) for item in items)
 
 
-def _items(name: str, values: Any) -> list:
+def _listed(value: Any, otherwise: str) -> str:
+    """The list that a lone number was to be."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"[{value}]" if is_number else otherwise
+
+
+def _items(name: str, values: Any, example: str) -> list:
+    message = f"{name} must be a sequence of numbers such as {example}, got {values!r}"
     if isinstance(values, str | Mapping):
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}")
+        raise TypeError(message)
     try:
         items = list(values)
     except TypeError as error:
-        raise TypeError(f"{name} must be a sequence of numbers, got {values!r}") from error
+        raise TypeError(message) from error
     if not items:
         raise ValueError(f"{name} must not be empty")
     return items
@@ -239,15 +279,21 @@ def _read_optimizer(name: str, value: Any) -> Factory:
     if not callable(value):
         raise TypeError(
             f"{name} must be a registered name or a factory such as ao.optimizers.sgd, got "
-            f"{type(value).__name__}"
+            f"{type(value).__name__}{_advice(value)}"
         )
     return value
+
+
+def _advice(value: Any) -> str:
+    if isinstance(value, optax.GradientTransformation):
+        return ": pass the factory itself, and its numbers in grid"
+    return ": for several, a dictionary by label" if isinstance(value, list | tuple | set) else ""
 
 
 def _read_timeline(name: str, value: Any) -> Timeline | Callable[[int], Timeline]:
     if not isinstance(value, Timeline) and not callable(value):
         raise TypeError(
             f"{name} must be a Timeline or a function of a seed that returns one, got "
-            f"{type(value).__name__}"
+            f"{type(value).__name__}{_advice(value)}"
         )
     return value

@@ -204,6 +204,18 @@ BAD_INPUT = {
 }
 
 
+def test_the_seed_is_0_by_default():
+    for by_default, of_0 in [
+        (equal_partition(40, 4), equal_partition(40, 4, seed=0)),
+        (size_partition(40, [1, 2]), size_partition(40, [1, 2], seed=0)),
+        (
+            label_partition(LABELS, 2, concentration=1.0),
+            label_partition(LABELS, 2, concentration=1.0, seed=0),
+        ),
+    ]:
+        np.testing.assert_array_equal(by_default.owners, of_0.owners)
+
+
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input(case):
     call, error, message = BAD_INPUT[case]

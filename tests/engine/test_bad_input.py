@@ -36,10 +36,24 @@ BAD_INPUT = {
     "no lanes": (
         lambda: run_quadratic(lanes=0),
         ValueError,
-        "lanes must be an integer >= 1, got 0",
+        "lanes must be 'auto' or an integer >= 1, got 0",
+    ),
+    "lanes of None": (
+        lambda: run_quadratic(lanes=None),
+        TypeError,
+        "lanes must be 'auto' or an integer >= 1, got None",
+    ),
+    "fractional lanes": (
+        lambda: run_quadratic(lanes=2.5),
+        TypeError,
+        "lanes must be 'auto' or an integer >= 1, got 2.5",
     ),
     "many lanes": (lambda: run_quadratic(lanes=10**6), ValueError, "lanes must be at most"),
-    "odd lanes": (lambda: run_quadratic(lanes="wide"), ValueError, "or 'auto', got 'wide'"),
+    "odd lanes": (
+        lambda: run_quadratic(lanes="wide"),
+        ValueError,
+        "lanes must be 'auto' or an integer >= 1, got 'wide'",
+    ),
     "record vector": (
         lambda: run_quadratic(record={"g": lambda info: info.gradient}),
         ValueError,

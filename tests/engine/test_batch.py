@@ -126,6 +126,27 @@ def test_another_batch_of_the_same_structure_compiles_nothing():
     assert run_batch._cache_size() == before
 
 
+@pytest.mark.parametrize("spread", [False, True])
+def test_predicting_memory_lowers_and_compiles_nothing_twice(spread, caplog):
+    mesh = cells_mesh() if spread else None
+    problem = quadratic_problem(7)  # a shape that no other test has compiled
+
+    def count(seed):
+        caplog.clear()
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            timeline = make_timeline(60, seed=seed)
+            optimizers = [ao.optimizers.sgd(rate) for rate in (0.1, 0.2)]
+            simulate_batch([problem] * 2, optimizers, timeline, _keys(2), mesh=mesh)
+        messages = [record.getMessage() for record in caplog.records]
+        return [
+            sum(text.startswith(f"Finished {what} jit(run_batch)") for text in messages)
+            for what in ("jaxpr to MLIR module conversion", "XLA compilation of")
+        ]
+
+    assert count(seed=0) == [1, 1]
+    assert count(seed=1) == [0, 0]
+
+
 def test_timing_a_call():
     batch = Batch.prepare([PROBLEM], [ao.optimizers.sgd(0.1)], TIMELINE, _keys(1))
     batch.seconds(1)

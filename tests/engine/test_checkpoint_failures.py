@@ -104,6 +104,9 @@ def small_disk(tmp_path):
 def test_full_and_read_only_disks(small_disk, capfd):
     folder, state = small_disk / "run", {"w": random_bits(jnp.zeros(1000))}
     with store_in(folder) as store:
+        advice = "there is no earlier one; free space and call again to go on$"
+        with pytest.raises(OSError, match=f"No space left on device; {advice}"):
+            store.save(5, {"w": random_bits(jnp.zeros(10**6))}, {})
         store.save(5, state, {"loss": np.zeros(5)})
         before = sorted(os.listdir(folder))
         for size, blocks in [(10**6, 0), (1000, shutil.disk_usage(small_disk).free)]:
@@ -111,12 +114,14 @@ def test_full_and_read_only_disks(small_disk, capfd):
             message = (
                 rf"\[Errno 28\] the checkpoint at position 6, of {4 * size} bytes, cannot be "
                 rf"written to {folder}, which has \d+ bytes free: No space left on device; "
-                "the checkpoint at position 5 is intact"
+                "the checkpoint at position 5 is intact; free space and call again to go on$"
             )
             with pytest.raises(OSError, match=message):
                 store.save(6, {"w": random_bits(jnp.zeros(size))}, {})
             assert sorted(os.listdir(folder)) == before
             assert_same(store.restore(state)[1], state)
+        with pytest.raises(OSError, match="No space .*; or free space and call again to go on$"):
+            store_in(small_disk / "second")
         os.truncate(small_disk / "fill", 0)
         store.save(6, state, {})
         assert store.restore(state)[0] == 6

@@ -213,8 +213,11 @@ def test_checkpointing_is_checked():
     ]:
         with pytest.raises(error, match=re.escape(message)):
             Checkpointing(**({"directory": "a"} | arguments))
-    with pytest.raises(TypeError, match="must be an async_optax.Checkpointing, got 'a'"):
-        CheckpointStore("a", {})
+    for folder in ("a", pathlib.Path("a")):
+        with pytest.raises(TypeError, match=r"Checkpointing, got .*: ao\.Checkpointing\('a'\)$"):
+            CheckpointStore(folder, {})
+    with pytest.raises(TypeError, match="must be an async_optax.Checkpointing, got 3$"):
+        CheckpointStore(3, {})
     with pytest.raises(TypeError, match="config must be a mapping from strings to strings"):
         CheckpointStore(Checkpointing("a"), {"seed": 0})
 

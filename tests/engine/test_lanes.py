@@ -90,8 +90,10 @@ def test_nothing_is_measured_where_nothing_is_concurrent():
 def test_widths_on_a_mesh_are_multiples_of_its_devices():
     machine = Machine({4: 1.0, 8: 1.5, 16: 4.0})
     assert choose(machine, multiple=4).lanes == 8
-    with pytest.raises(ValueError, match="multiple of the 4 devices of the mesh, got 6"):
-        check_lanes(6, 1024, multiple=4)
+    for lanes, most, proposed in [(6, 1024, 8), (6, 7, 4)]:
+        message = f"multiple of the 4 devices of the mesh, got 6; use a multiple such as {proposed}"
+        with pytest.raises(ValueError, match=message):
+            check_lanes(lanes, most, multiple=4)
 
 
 def test_a_run_says_what_was_chosen_and_why():

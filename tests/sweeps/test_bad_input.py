@@ -73,7 +73,13 @@ BAD_INPUT = {
     "optimizer for an optimizer": (
         {"optimizers": ao.optimizers.sgd(0.1)},
         TypeError,
-        "optimizers must be a registered name or a factory such as ao.optimizers.sgd, got Gradient",
+        "optimizers must be a registered name or a factory such as ao.optimizers.sgd, got Gradient"
+        ".*: pass the factory itself, and its numbers in grid$",
+    ),
+    "several optimizers": (
+        {"optimizers": ["sgd", "adam"]},
+        TypeError,
+        "optimizers must be .*, got list: for several, a dictionary by label$",
     ),
     "optimizer of another kind": (
         {"optimizers": lambda learning_rate: 3},
@@ -88,7 +94,17 @@ BAD_INPUT = {
     "name that nobody takes": (
         {"grid": RATES | {"lerning_rate": [1]}},
         ValueError,
-        r"grid\['lerning_rate'\] is taken neither by the problem nor by optimizer 'sgd'",
+        r"grid\['lerning_rate'\] is taken neither by the problem nor by any optimizer; nearest: "
+        "learning_rate; the problem takes nothing, the optimizers learning_rate",
+    ),
+    "name far from all": (
+        {
+            "problem": lambda noise_scale=1.0: PROBLEM,
+            "optimizers": {"a": functools.partial(ao.optimizers.clipped_sgd, max_norm=1.0)},
+            "grid": {"zz": [1]},
+        },
+        ValueError,
+        "nor by any optimizer; the problem takes noise_scale, the optimizers learning_rate$",
     ),
     "name that one optimizer takes": (
         {"optimizers": {"a": "clipped_sgd", "b": "sgd"}, "grid": RATES | {"max_norm": [1.0]}},
@@ -110,7 +126,11 @@ BAD_INPUT = {
         TypeError,
         "optimizer 'by_position' takes learning_rate by position only: wrap it in a function",
     ),
-    "timelines": ({"timelines": [FIXED]}, TypeError, "timelines must be a Timeline or a function"),
+    "timelines": (
+        {"timelines": [FIXED]},
+        TypeError,
+        "timelines must be a Timeline or a function .*, got list: for several, a dictionary by la",
+    ),
     "no timeline": ({"timelines": {}}, ValueError, "timelines must not be empty"),
     "timeline of another kind": (
         {"timelines": {"a": lambda seed: 3}},
@@ -119,7 +139,12 @@ BAD_INPUT = {
     ),
     "no seed": ({"seeds": []}, ValueError, "seeds must not be empty"),
     "seeds twice": ({"seeds": [1, 1]}, ValueError, r"seeds must hold different values, got \[1"),
-    "one seed": ({"seeds": 1}, TypeError, "seeds must be a sequence of numbers, got 1"),
+    "one seed": (
+        {"seeds": 3},
+        TypeError,
+        r"seeds must be a sequence of numbers such as range\(3\), got 3",
+    ),
+    "seed 0": ({"seeds": 0}, TypeError, r"a sequence of numbers such as range\(3\), got 0"),
     "negative seed": ({"seeds": [-1]}, ValueError, "seed must be an integer >= 0, got -1"),
     "fractional seed": ({"seeds": [0.5]}, TypeError, "seed must be an integer >= 0, got 0.5"),
     "grid": ({"grid": [0.1]}, TypeError, "grid must map names to sequences of numbers, got list"),
@@ -137,15 +162,21 @@ BAD_INPUT = {
     "value that is no number": (
         {"grid": {"learning_rate": ["0.1"]}},
         TypeError,
-        r"grid\['learning_rate'\] must be a finite number, got '0.1' of type str",
+        r"grid\['learning_rate'\] must hold numbers, got '0.1': label one optimizer per choice, "
+        r"functools.partial\(factory, learning_rate='0.1'\)$",
+    ),
+    "value on its own": (
+        {"grid": {"learning_rate": 0.2}},
+        TypeError,
+        r"grid\['learning_rate'\] must be a sequence of numbers such as \[0.2\], got 0.2",
     ),
     "value that is not finite": (
         {"grid": {"learning_rate": [float("nan")]}},
         ValueError,
         r"grid\['learning_rate'\] must be a finite number, got nan",
     ),
-    "boolean": ({"grid": {"learning_rate": [True]}}, TypeError, "must be a finite number, got Tr"),
-    "string": ({"grid": {"learning_rate": "0.1"}}, TypeError, "must be a sequence of numbers"),
+    "boolean": ({"grid": {"learning_rate": [True]}}, TypeError, "must hold numbers, got True: lab"),
+    "string": ({"grid": {"learning_rate": "0.1"}}, TypeError, "must hold numbers, got '0.1': lab"),
     "name of a dimension": (
         {"optimizers": lambda time: None, "grid": {"time": [1.0]}},
         ValueError,

@@ -13,6 +13,7 @@ import pytest
 from jax.tree_util import Partial
 
 import async_optax as ao
+from async_optax.sweeps import digests as digests_module
 from async_optax.sweeps.digests import Digests, timeline_digest
 from tests.engine.problems import make_timeline, quadratic_problem
 
@@ -106,10 +107,16 @@ def test_equal_structures_are_traced_once(monkeypatch):
         return make_jaxpr(*args, **kwargs)
 
     monkeypatch.setattr(jax, "make_jaxpr", spy)
-    made = Digests(None)
+    monkeypatch.setattr(digests_module, "_TEXTS", {})
     for rate in (0.1, 0.2, 0.3):
-        made.optimizer(ao.optimizers.sgd(rate), PROBLEM)
+        Digests(None).optimizer(ao.optimizers.sgd(rate), PROBLEM)
     assert len(traced) == 1
+    with jax.enable_x64(True):
+        Digests(None).optimizer(ao.optimizers.sgd(0.1), PROBLEM)
+    assert len(traced) == 2
+    for worker in (None, ao.gradient(), ao.local_steps(2, ao.optimizers.sgd(0.1), 0.1)):
+        Digests(worker).problem(PROBLEM)
+    assert len(traced) == 4
 
 
 def test_what_does_not_trace_has_none():

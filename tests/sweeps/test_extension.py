@@ -136,7 +136,11 @@ def _shifted(seed):
 
 
 CONFLICTS = {
-    "evaluate_every": ({"evaluate_every": 5}, "extend has 4 evaluations on timeline 'a' at seed 0"),
+    "evaluate_every": (
+        {"evaluate_every": 5},
+        r"extend has 4 evaluations on timeline 'a' at seed 0, this sweep has \d+; use the "
+        "evaluate_every or evaluate_at of the file, or another path$",
+    ),
     "other versions": (
         {"evaluate_every": None, "evaluate_at": [1.0, 2.0]},
         "extend has evaluations at other versions or times on timeline 'a' at seed 0",
@@ -160,7 +164,7 @@ CONFLICTS = {
     ),
     "grid names": (
         {"optimizers": {"sgd": "clipped_sgd"}, "grid": {"learning_rate": [0.1], "max_norm": [1.0]}},
-        "extend has the grid names .*, this sweep has",
+        r"extend has the grid names \['learning_rate'\], this sweep has \['learning_rate', 'max",
     ),
     "numbers of the problem": (
         {"problem": lambda learning_rate: PROBLEM},

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray
 
-from async_optax.sweeps import load, save, saving
+from async_optax.sweeps import load, save, saving, strategies
 from tests.engine.problems import make_timeline
 from tests.sweeps.settings import asynchronous, jobs_module, small_sweep
 
@@ -120,7 +120,7 @@ def _breaking(monkeypatch, error, after):
         return simulate(*args, **kwargs)
 
     monkeypatch.setattr(jobs_module, "simulate", break_once)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(strategies, "available_cores", lambda: 1)
 
 
 @pytest.mark.parametrize("error", [MemoryError("too much"), ZeroDivisionError("a bug")])
