@@ -9,7 +9,7 @@ demo: $(STAMP)
 	$(BIN)/async-optax demo --output results/demo
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -39,9 +39,6 @@ def one_more(learning_rate):
 sys.exit(pytest.main(sys.argv[1:]))
 """
 
-# One process of its own for all cases, so all cases belong to one worker.
-pytestmark = pytest.mark.xdist_group("coverage")
-
 
 @pytest.fixture(scope="module")
 def collected():

@@ -67,7 +67,6 @@ def test_every_method_and_protocol_is_here():
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes")
 @pytest.mark.parametrize(("optimizer", "protocol"), RUNS)
 def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path, monkeypatch):
     expected = execute(optimizer, protocol, lanes=1)
@@ -107,14 +106,12 @@ def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path,
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes")
 def test_processes_that_are_asked_for_different_runs_all_refuse(two_processes):
     (message,) = two_processes["refused"]
     assert "processes [1] differ from process 0" in message
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes")
 def test_streams_are_the_same_on_two_processes(two_processes, monkeypatch):
     for name in ("_FIRST_CHUNK", "_CHUNK_SECONDS"):
         monkeypatch.setattr(execution, name, getattr(execution, name))  # long_run sets them
@@ -123,7 +120,6 @@ def test_streams_are_the_same_on_two_processes(two_processes, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("two processes")
 def test_sweeps_are_the_same_on_any_devices_and_processes(two_processes, monkeypatch):
     expected = sweep_norms("threads")
     assert np.ptp(expected) > 0.1

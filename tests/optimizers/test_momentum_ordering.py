@@ -8,8 +8,6 @@ import async_optax as ao
 from tests.engine.problems import run_quadratic
 
 NUM_WORKERS, RATE, MOMENTUM = 8, 0.02, 0.9
-# Both tests look at the same four runs.
-pytestmark = pytest.mark.xdist_group("momentum")
 
 
 @pytest.fixture(scope="module")

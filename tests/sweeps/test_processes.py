@@ -13,7 +13,7 @@ import pytest
 from async_optax.sweeps import load
 from tests.sweeps.settings import small_sweep
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("two processes")]
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
