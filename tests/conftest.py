@@ -1,5 +1,8 @@
 """Strict numerics and fixed seeds for every test."""
 
+import itertools
+from pathlib import Path
+
 import hypothesis
 import jax
 import pytest
@@ -24,3 +27,19 @@ def x64():
     """Runs a test in double precision."""
     with jax.enable_x64(True):
         yield
+
+
+_MAPS = Path("/proc/self/maps")
+_MANY_MAPS = 20_000  # of the 65 530 that Linux allows; beyond, the compiler crashes
+_tests = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def _room_for_programs():
+    """Drops compiled programs before their memory maps run out: each has many."""
+    yield
+    if next(_tests) % 10 == 0 and _MAPS.exists():
+        with _MAPS.open("rb") as maps:
+            many = sum(1 for _ in maps) > _MANY_MAPS
+        if many:
+            jax.clear_caches()

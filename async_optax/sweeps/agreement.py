@@ -19,11 +19,11 @@ class Together:
     """Steps that all processes take: an error on one ends them all.
 
     Every process calls this in the same order, from one thread at a time; a step may be part of
-    another. After an error nobody waits for anybody: each process hears of it at its next step.
+    another. Each process hears of an error at its next step, and takes no further one.
     """
 
     def __init__(self) -> None:
-        self._is_over = jax.process_count() == 1
+        self._has_failed = False
 
     def __call__(self, step: Callable[[], _T]) -> _T:
         """Takes a step.
@@ -35,21 +35,24 @@ class Together:
           What the step returned.
 
         Raises:
-          OSError: if the step failed on another process, naming it.
+          OSError: if the step failed on another process, naming it, or one before it did.
         """
+        if jax.process_count() == 1:
+            return step()
+        if self._has_failed:  # whoever takes a step now has not heard of it yet
+            raise OSError(errno.EIO, "the sweep has failed at a step before")
         try:
             result = step()
         except Exception:
-            if not self._is_over:  # else the others know: a step within this one has failed
-                self._is_over = True
+            if not self._has_failed:  # else the others know: a step within this one has failed
+                self._has_failed = True
                 multihost_utils.process_allgather(np.int32(False))
             raise
-        if not self._is_over:
-            succeeded = multihost_utils.process_allgather(np.int32(True))
-            self._is_over = not succeeded.all()
-            if self._is_over:
-                failed = np.flatnonzero(succeeded == 0).tolist()
-                raise OSError(errno.EIO, f"the sweep failed on processes {failed}: see there")
+        succeeded = multihost_utils.process_allgather(np.int32(True))
+        self._has_failed = not succeeded.all()
+        if self._has_failed:
+            failed = np.flatnonzero(succeeded == 0).tolist()
+            raise OSError(errno.EIO, f"the sweep failed on processes {failed}: see there")
         return result
 
 
