@@ -1,6 +1,7 @@
 """Batches: runs of one structure on one timeline, executed by one compiled program."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -30,9 +31,9 @@ from async_optax.engine.placement import gathered, on_device, placed
 from async_optax.engine.plan import compile_timeline
 from async_optax.engine.problem import Problem
 from async_optax.engine.processes import of_first_process
-from async_optax.engine.progress import Progress, reporting
+from async_optax.engine.progress import Progress, silent
 from async_optax.engine.record import Recorder, resolve
-from async_optax.engine.result import LaneChoice, Result, find_divergence
+from async_optax.engine.result import LaneChoice, Result, until_divergence
 from async_optax.engine.run import Run
 from async_optax.engine.states import MAX_ARRIVALS, Chunk, Server
 from async_optax.engine.worker import WorkerProgram, gradient
@@ -40,48 +41,21 @@ from async_optax.timelines import Timeline
 from async_optax.validation import require_choice, require_count, require_number
 
 
-def simulate_batch(
-    problems: Sequence[Problem],
-    optimizers: Sequence[optax.GradientTransformation],
-    timeline: Timeline,
-    keys: Sequence[jax.Array],
-    *,
-    worker: WorkerProgram | None = None,
-    lanes: int = 1,
-    record: Sequence[str] | Mapping[str, Recorder] = ("loss",),
-    evaluate_every: int | None = None,
-    evaluate_at: Sequence[float] | None = None,
-    strategy: str = "loop",
-    mesh: Mesh | None = None,
-    progress: bool | Progress = False,
-) -> list[Result]:
-    """Runs several cells on one timeline as one compiled program.
+def cells_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Returns the mesh that shares cells out over devices, by default all there are."""
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.array(devices), (CELLS,))
 
-    Cell i is what :func:`async_optax.simulate` gives for ``problems[i]``, ``optimizers[i]`` and
-    ``keys[i]``, to rounding. The cells share the plan; numbers and data that are equal in all cells
-    are passed once. A cell that diverges does not stop the others.
 
-    Args:
-      problems: C problems of equal structure and shapes.
-      optimizers: C optimizers, likewise.
-      timeline: who computes on which version.
-      keys: C typed keys.
-      worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
-      lanes: width of a wave, >= 1.
-      record: what to keep of each arrival beside the loss.
-      evaluate_every: commits between evaluations; or
-      evaluate_at: simulated times of evaluations.
-      strategy: ``"loop"``: one cell after another; ``"vmap"``: side by side.
-      mesh: devices that share the cells out, with one axis ``"cells"``: see :func:`cells_mesh`.
-      progress: draw a bar, or call ``progress(done, total)`` with arrivals of all cells.
+class Batch:
+    """Runs of one structure on one timeline, as one compiled program.
 
-    Returns:
-      C results, in order; their ``memory`` is that of the whole batch.
+    Cell i is what :func:`async_optax.simulate` gives for problem, optimizer and key i, to
+    rounding. The cells share the plan; numbers and data that are equal in all cells are passed
+    once. A cell that diverges does not stop the others.
 
-    Raises:
-      TypeError: if an argument is of the wrong kind.
-      ValueError: if the cells are not alike, data is streamed, the batch cannot fit into memory,
-        or for a reason that :func:`async_optax.simulate` would name.
+    Attributes:
+      runs: one for each cell, and copies of the last so that each device has as many.
 
     Example:
       >>> import async_optax as ao, jax, jax.numpy as jnp
@@ -92,38 +66,9 @@ def simulate_batch(
       ... )
       >>> timeline = ao.Timeline.from_staleness([0, 1, 1])
       >>> optimizers = [ao.optimizers.sgd(rate) for rate in (0.1, 0.5)]
-      >>> results = simulate_batch([problem] * 2, optimizers, timeline, [jax.random.key(0)] * 2)
-      >>> [f"{result.params[0]:.2f}" for result in results]
+      >>> batch = Batch.prepare([problem] * 2, optimizers, timeline, [jax.random.key(0)] * 2)
+      >>> [f"{result.params[0]:.2f}" for result in batch.execute()]
       ['0.29', '1.25']
-    """
-    batch = Batch.prepare(
-        problems,
-        optimizers,
-        timeline,
-        keys,
-        worker=worker,
-        lanes=lanes,
-        record=record,
-        evaluate_every=evaluate_every,
-        evaluate_at=evaluate_at,
-        strategy=strategy,
-        mesh=mesh,
-    )
-    with reporting(progress) as report:
-        return batch.execute(report)
-
-
-def cells_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Returns the mesh that shares cells out over devices, by default all there are."""
-    devices = jax.devices() if devices is None else devices
-    return Mesh(np.array(devices), (CELLS,))
-
-
-class Batch:
-    """Runs of one structure on one plan.
-
-    Attributes:
-      runs: one for each cell, and copies of the last so that each device has as many.
     """
 
     def __init__(self, runs: Sequence[Run], lanes: int, strategy: str, mesh: Mesh | None):
@@ -132,6 +77,7 @@ class Batch:
         if mesh is not None:  # each device takes as many: copies of the last cell fill up
             runs = [*runs, *[runs[-1]] * (-len(runs) % mesh.size)]
         self.runs, self._lanes, self._mesh = runs, lanes, mesh
+        self._tried: Server | None = None  # left by the last trial, for the next one
         leaves, treedefs = zip(*(jax.tree.flatten(run.given) for run in runs), strict=True)
         columns = list(zip(*leaves, strict=True))
         is_shared = tuple(all(_same(column[0], x) for x in column[1:]) for column in columns)
@@ -158,7 +104,27 @@ class Batch:
         strategy: str = "loop",
         mesh: Mesh | None = None,
     ) -> "Batch":
-        """Checks the arguments of :func:`simulate_batch`."""
+        """Checks the arguments and makes a batch.
+
+        Args:
+          problems: C problems of equal structure and shapes.
+          optimizers: C optimizers, likewise.
+          timeline: who computes on which version.
+          keys: C typed keys.
+          worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
+          lanes: width of a wave, >= 1.
+          record: what to keep of each arrival beside the loss.
+          evaluate_every: commits between evaluations; or
+          evaluate_at: simulated times of evaluations.
+          strategy: ``"loop"``: one cell after another; ``"vmap"``: side by side.
+          mesh: devices that share the cells out, with one axis ``"cells"``: see
+            :func:`cells_mesh`.
+
+        Raises:
+          TypeError: if an argument is of the wrong kind.
+          ValueError: if the cells are not alike, data is streamed, or for a reason that
+            :func:`async_optax.simulate` would name.
+        """
         require_choice("strategy", strategy, ("loop", "vmap"))
         require_count("lanes", lanes)
         require_number("lanes", lanes, at_most=MAX_ARRIVALS)
@@ -186,17 +152,27 @@ class Batch:
                     f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use "
                     "strategy='loop', or jax.random.key(seed, impl='threefry2x32')"
                 )
-            check_functions(problem, worker, recorders)
-            optimizer = checked_optimizer(optimizer, problem, timeline)
+            shapes = check_functions(problem, optimizer, worker, recorders)
+            optimizer = checked_optimizer(optimizer, shapes, timeline)
             check_batches(problem, timeline)
             runs.append(Run(problem, optimizer, plan, evaluations, key, worker, recorders))
         if runs[0].stream is not None:
             raise ValueError("streamed data cannot be batched: use simulate for each cell")
         return cls(runs, lanes, strategy, mesh)
 
-    def execute(self, report: Progress) -> list[Result]:
-        """Runs to the end, or until all cells have diverged; see :func:`simulate_batch`."""
-        memory = self._require_memory()
+    def execute(self, report: Progress = silent) -> list[Result]:
+        """Runs to the end, or until all cells have diverged.
+
+        Args:
+          report: called with the arrivals done, and those of all cells.
+
+        Returns:
+          C results, in order; their ``memory`` is that of the whole batch.
+
+        Raises:
+          ValueError: if the batch cannot fit into memory.
+        """
+        memory = self.memory
         run, servers = self.runs[0], self._initial_servers()
         chunker = run.chunker(self._lanes)
         records = [np.zeros((self._num_cells, 0, run.num_recorders))]
@@ -227,11 +203,17 @@ class Batch:
 
         Args:
           num_arrivals: at most ``MAX_ARRIVALS``.
+
+        Raises:
+          ValueError: if the batch cannot fit into memory.
         """
+        _ = self.memory
         chunk = self.runs[0].chunker(self._lanes).trial(num_arrivals, self._lanes)
-        servers = jax.block_until_ready(self._initial_servers())
+        if self._tried is None:  # making servers takes longer than a short call
+            self._tried = self._initial_servers()
+        servers = jax.block_until_ready(self._tried)
         started = time.perf_counter()
-        jax.block_until_ready(self._call(servers, chunk))
+        self._tried, *_ = jax.block_until_ready(self._call(servers, chunk))
         return of_first_process(time.perf_counter() - started, self._mesh)
 
     def _call(self, servers: Server, chunk: Chunk) -> tuple[Server, jax.Array, jax.Array]:
@@ -246,7 +228,13 @@ class Batch:
             return tree
         return placed(self._mesh, tree, PartitionSpec(CELLS) if spec is None else spec)
 
-    def _require_memory(self) -> MemoryUse:
+    @functools.cached_property
+    def memory(self) -> MemoryUse:
+        """The predicted peak, of what each device holds.
+
+        Raises:
+          ValueError: if it cannot fit.
+        """
         run, num_devices = self.runs[0], 1 if self._mesh is None else self._mesh.size
         cells = len(self.runs) // num_devices
         server = run.server_shapes
@@ -258,7 +246,10 @@ class Batch:
         )
         device = next(iter(run.job_key.devices()))
         num_rows = cells * len(jax.tree.leaves(server.slots)[0])
-        require_memory(use, device, num_rows)  # before compiling, as far as shapes tell
+        require = functools.partial(
+            require_memory, device=device, num_rows=num_rows, mesh=self._mesh, resident=use.data
+        )
+        require(use)  # before compiling, as far as shapes tell
         place = None if self._mesh is None else NamedSharding(self._mesh, PartitionSpec(CELLS))
         servers = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct((len(self.runs), *x.shape), x.dtype, sharding=place),
@@ -267,7 +258,7 @@ class Batch:
         chunk = run.chunker(self._lanes).trial(1, 1)
         lowered = run_batch.lower(self._layout, self._shared, self._own, servers, chunk)
         use = dataclasses.replace(use, temporaries=temporary_bytes(lowered.compile()))
-        require_memory(use, device, num_rows)
+        require(use)
         return use
 
     def _results(
@@ -278,21 +269,12 @@ class Batch:
         lanes = LaneChoice(self._lanes, "given")
         results = []
         for i, run in enumerate(self.runs[: self._num_cells]):
-            arrivals, evaluated = run.tables(records[i], metrics[i])
-            diverged = find_divergence(arrivals, evaluated, bool(finite[i]))
-            if diverged:
-                arrivals, evaluated = (
-                    {name: x[table["time"] < diverged.time] for name, x in table.items()}
-                    for table in (arrivals, evaluated)
-                )
+            tables = until_divergence(*run.tables(records[i], metrics[i]), bool(finite[i]))
             params, state = jax.tree.map(
                 lambda x: x[i],  # noqa: B023
                 params_and_states,
             )
-            slots = run.plan.num_slots
-            results.append(
-                Result(params, state, arrivals, evaluated, diverged, lanes, slots, memory)
-            )
+            results.append(Result(params, state, *tables, lanes, run.plan.num_slots, memory))
         return results
 
 

@@ -36,7 +36,7 @@ from async_optax.engine.checkpoint_files import (
     write_checkpoint,
 )
 from async_optax.engine.fingerprint import differences
-from async_optax.engine.processes import on_all_processes, on_first_process
+from async_optax.engine.processes import Together, on_first_process
 from async_optax.validation import require_count, require_number
 
 _NAME = re.compile(r"checkpoint-(\d{6,})")
@@ -190,7 +190,7 @@ class CheckpointStore:
                 raise ValueError(f"the checkpoint {folder} is of another state: {differs}")
             return manifest, read_arrays(folder, manifest)
 
-        manifest, arrays = on_all_processes(read)
+        manifest, arrays = Together("the checkpoint")(read)
         # Only here, since arrays over several processes are made by all of them together.
         state = [
             from_host(form, array, leaf)

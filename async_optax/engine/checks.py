@@ -1,5 +1,6 @@
 """Checks of a run's arguments before anything is compiled, once for equal structures."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,9 +17,14 @@ from async_optax.engine.purity import check_purity
 from async_optax.engine.record import Recorder, check_recorders
 from async_optax.engine.worker import WorkerProgram, check_worker
 from async_optax.timelines import Timeline
-from async_optax.transforms import TrackStalenessState, require_gathering, split_numbers
+from async_optax.transforms import (
+    TrackStalenessState,
+    require_gathering,
+    served_params,
+    split_numbers,
+)
 
-_FITTING: set[Any] = set()  # what has been checked once: tracing it again would cost each run
+_FITTING: dict[Any, Any] = {}  # what has been checked once: tracing it again would cost each run
 
 
 def check_key(key: jax.Array, lanes: int | str) -> None:
@@ -33,15 +39,43 @@ def check_key(key: jax.Array, lanes: int | str) -> None:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Shapes and dtypes of what passes between a server and its workers.
+
+    Attributes:
+      params: the server's parameters.
+      state: the optimizer's state.
+      served: what a worker reads: the parameters, or what the optimizer serves instead.
+      sent: what it sends.
+    """
+
+    params: optax.Params
+    state: optax.OptState
+    served: Any
+    sent: optax.Updates
+
+
 def check_functions(
-    problem: Problem, worker: WorkerProgram, recorders: Mapping[str, Recorder]
-) -> None:
+    problem: Problem,
+    optimizer: optax.GradientTransformation,
+    worker: WorkerProgram,
+    recorders: Mapping[str, Recorder],
+) -> Shapes:
     """Checks the user's functions against each other.
+
+    Returns:
+      The shapes of what they pass on.
 
     Raises:
       TypeError: if one is of the wrong kind.
       ValueError: if they do not fit together, or depend on more than their arguments.
     """
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(
+            "optimizer must be a gradient transformation such as ao.optimizers.sgd(0.1), "
+            f"got {optimizer!r}"
+        )
     if not callable(worker):
         raise TypeError(f"worker must be a worker program such as gradient(), got {worker!r}")
     if isinstance(problem.batch, Streamed) and not hasattr(worker, "batch_keys"):
@@ -51,14 +85,21 @@ def check_functions(
         )
     numbers, structure = split_numbers((problem, worker))
     shapes = tuple((jnp.shape(number), jnp.result_type(number)) for number in numbers)
-    fit = structure, shapes, tuple(recorders.items()), jnp.result_type(float)
-    if fit in _FITTING:
-        return
-    problem.check()
-    check_purity(problem)
-    check_worker(worker, problem)
-    check_recorders(recorders, jax.eval_shape(problem.init, jax.random.key(0)))
-    _FITTING.add(fit)
+    fit: tuple = structure, shapes, jnp.result_type(float)
+    if fit not in _FITTING:
+        problem.check()
+        check_purity(problem)
+        _FITTING[fit] = None
+    params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
+    state = jax.eval_shape(optimizer.init, params)
+    served = jax.eval_shape(served_params, params, state)
+    leaves, treedef = jax.tree.flatten(served)
+    fit += (treedef, tuple((x.shape, x.dtype) for x in leaves), tuple(recorders.items()))
+    if fit not in _FITTING:
+        sent = check_worker(worker, problem, params, served)
+        check_recorders(recorders, params, served, sent)
+        _FITTING[fit] = sent
+    return Shapes(params, state, served, _FITTING[fit])
 
 
 def check_mesh(mesh: Any) -> None:
@@ -85,29 +126,21 @@ def checked_slot_dtype(slot_dtype: Any) -> jnp.dtype | None:
 
 
 def checked_optimizer(
-    optimizer: optax.GradientTransformation, problem: Problem, timeline: Timeline
+    optimizer: optax.GradientTransformation, shapes: Shapes, timeline: Timeline
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the optimizer, which takes extra arguments, or raises if it cannot run here.
 
     Raises:
-      TypeError: if it is no gradient transformation.
       ValueError: if it does not gather where the timeline does, has too few workers, or
         tracks the staleness itself.
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(
-            "optimizer must be a gradient transformation such as ao.optimizers.sgd(0.1), "
-            f"got {optimizer!r}"
-        )
     optimizer = optax.with_extra_args_support(optimizer)
-    params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-    state = jax.eval_shape(optimizer.init, params)
-    if isinstance(state, TrackStalenessState):
+    if isinstance(shapes.state, TrackStalenessState):
         raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
     accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
     if not accepted_in_full:
-        require_gathering(state, params)
-    _check_workers(optimizer, params, timeline, gathers=not accepted_in_full)
+        require_gathering(shapes.state, shapes.params)
+    _check_workers(optimizer, shapes, timeline, gathers=not accepted_in_full)
     return optimizer
 
 
@@ -127,40 +160,40 @@ def check_batches(problem: Problem, timeline: Timeline) -> None:
     except ValueError as error:
         count = timeline.num_workers
         raise ValueError(f"problem.batch, on a timeline of {count} workers: {error}") from error
-    _FITTING.add(fit)
+    _FITTING[fit] = None
 
 
 def _check_workers(
     optimizer: optax.GradientTransformationExtraArgs,
-    params: optax.Params,
+    shapes: Shapes,
     timeline: Timeline,
     gathers: bool,
 ) -> None:
     """Lets the optimizer see the highest worker's index concretely: in the run it is traced."""
     last_worker = np.int32(timeline.worker.max(initial=0))
-    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(params))
-    structure = split_numbers(optimizer)[1], jax.tree.structure(params), shapes
+    leaves, treedef = jax.tree.flatten((shapes.params, shapes.sent))
+    structure = split_numbers(optimizer)[1], treedef, tuple((x.shape, x.dtype) for x in leaves)
     fit = structure, int(last_worker), gathers, jnp.result_type(float)
     if fit in _FITTING:
         return
 
-    def update(params: optax.Params) -> Any:
+    def update(params: optax.Params, served: Any, sent: optax.Updates) -> Any:
         extra_args = {
             "staleness": jnp.int32(0),
-            "stale_params": params,
+            "stale_params": served,
             "worker": last_worker,
             "gradient_fn": Partial(_unchanged),
         }
         if gathers:
             extra_args |= {"commit": jnp.bool_(True), "weight": jnp.ones([])}
-        return optimizer.update(params, optimizer.init(params), params, **extra_args)
+        return optimizer.update(sent, optimizer.init(params), params, **extra_args)
 
     try:
-        jax.eval_shape(update, params)
+        jax.eval_shape(update, shapes.params, shapes.served, shapes.sent)
     except ValueError as error:
         count = timeline.num_workers
         raise ValueError(f"optimizer, on a timeline of {count} workers: {error}") from error
-    _FITTING.add(fit)
+    _FITTING[fit] = None
 
 
 def _unchanged(params: optax.Params) -> optax.Params:

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
+
+from async_optax.engine.processes import least_of_processes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,7 @@ class MemoryUse:
 
 
 def require_memory(
-    use: MemoryUse, device: jax.Device, num_rows: int, num_devices: int = 1, resident: int = 0
+    use: MemoryUse, device: jax.Device, num_rows: int, mesh: Mesh | None = None, resident: int = 0
 ) -> None:
     """Raises if a run cannot fit into what a device has left.
 
@@ -46,18 +49,20 @@ def require_memory(
       use: what it needs on each device.
       device: one of those where it will run.
       num_rows: versions held at once.
-      num_devices: how many there are here; those of a CPU share one memory.
+      mesh: all of these, or ``None``. Those of a CPU share one memory; processes that share the
+        mesh decide together.
       resident: bytes of the data that each device holds already.
 
     Raises:
       ValueError: saying what takes the memory and what to do.
     """
-    available = available_bytes(device)
-    sharing = num_devices if device.platform == "cpu" else 1
-    if available is not None and sharing * (use.total - resident) > available:
+    known = available_bytes(device)
+    available = least_of_processes(float("inf") if known is None else known, mesh)
+    sharing = len(mesh.local_devices) if mesh is not None and device.platform == "cpu" else 1
+    if sharing * (use.total - resident) > available:
         each = f" on each of {sharing} devices" if sharing > 1 else ""
         raise ValueError(
-            f"the run needs {use}{each}, and {device} has {_readable(available)} left: "
+            f"the run needs {use}{each}, and {device} has {_readable(int(available))} left: "
             f"slots hold {num_rows} versions; use fewer workers, slot_dtype=jnp.bfloat16, "
             "fewer lanes, a smaller model, or ao.data.streamed if it is the data"
         )

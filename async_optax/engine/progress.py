@@ -7,6 +7,10 @@ Progress = Callable[[int, int], None]
 """``progress(done, total)``, called after each chunk with numbers of arrivals."""
 
 
+def silent(done: int, total: int) -> None:
+    """Reports nothing."""
+
+
 @contextlib.contextmanager
 def reporting(progress: bool | Progress) -> Iterator[Progress]:
     """Yields a callback for ``progress``: itself, one that draws a bar, or one that is silent.
@@ -21,7 +25,7 @@ def reporting(progress: bool | Progress) -> Iterator[Progress]:
     if not isinstance(progress, bool):
         raise TypeError(f"progress must be a boolean or a function, got {progress!r}")
     if not progress:
-        yield lambda done, total: None
+        yield silent
         return
     try:
         from rich.console import Console

@@ -99,12 +99,16 @@ def resolve(record: Sequence[str] | Mapping[str, Recorder]) -> dict[str, Recorde
     return {"loss": loss, **record}
 
 
-def check_recorders(recorders: Mapping[str, Recorder], params: optax.Params) -> None:
+def check_recorders(
+    recorders: Mapping[str, Recorder], params: optax.Params, served: Any, sent: optax.Updates
+) -> None:
     """Checks without computing that each recorder returns a scalar.
 
     Args:
       recorders: from :func:`resolve`.
       params: shapes and dtypes of the parameters.
+      served: of what workers read.
+      sent: of what they send.
 
     Raises:
       ValueError: naming the first that does not.
@@ -112,8 +116,16 @@ def check_recorders(recorders: Mapping[str, Recorder], params: optax.Params) -> 
     scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
     staleness: Any = jax.ShapeDtypeStruct((), jnp.int32)
     for name, record in recorders.items():
-        value = jax.eval_shape(
-            record, ArrivalInfo(scalar, params, params, params, params, staleness)
-        )
+        try:
+            value = jax.eval_shape(
+                record, ArrivalInfo(scalar, sent, params, params, served, staleness)
+            )
+        except Exception as error:
+            if served is params:
+                raise
+            raise ValueError(
+                f"record[{name!r}] fails: the optimizer serves workers something else than the "
+                "parameters"
+            ) from error
         if getattr(value, "shape", None) != ():
             raise ValueError(f"record[{name!r}] must return a scalar, got {value}")

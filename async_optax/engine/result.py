@@ -8,6 +8,8 @@ import optax
 
 from async_optax.engine.memory import MemoryUse
 
+Table = Mapping[str, np.ndarray]
+
 
 @dataclasses.dataclass(frozen=True)
 class Divergence:
@@ -62,8 +64,8 @@ class Result:
 
     params: optax.Params
     opt_state: optax.OptState
-    arrivals: Mapping[str, np.ndarray]
-    evaluations: Mapping[str, np.ndarray]
+    arrivals: Table
+    evaluations: Table
     diverged: Divergence | None
     lanes: LaneChoice
     num_slots: int
@@ -99,10 +101,31 @@ class Result:
         return float(self.evaluations["time"][np.argmax(reached)]) if reached.any() else None
 
 
+def until_divergence(
+    arrivals: Table, evaluations: Table, params_are_finite: bool
+) -> tuple[Table, Table, Divergence | None]:
+    """Cuts tables off where the run diverged.
+
+    Args:
+      arrivals: columns with one entry per arrival.
+      evaluations: columns with one entry per evaluation.
+      params_are_finite: whether the last parameters are.
+
+    Returns:
+      The tables until then, and where it diverged, if it did.
+    """
+    diverged = find_divergence(arrivals, evaluations, params_are_finite)
+    if diverged is None:
+        return arrivals, evaluations, None
+    arrivals, evaluations = (
+        {name: column[table["time"] < diverged.time] for name, column in table.items()}
+        for table in (arrivals, evaluations)
+    )
+    return arrivals, evaluations, diverged
+
+
 def find_divergence(
-    arrivals: Mapping[str, np.ndarray],
-    evaluations: Mapping[str, np.ndarray],
-    params_are_finite: bool,
+    arrivals: Table, evaluations: Table, params_are_finite: bool
 ) -> Divergence | None:
     """Returns the first loss or metric that is not finite, the earliest in time.
 

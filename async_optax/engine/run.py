@@ -25,7 +25,7 @@ from async_optax.engine.result import LaneChoice
 from async_optax.engine.states import MAX_ARRIVALS, Chunk, Numbers, Server, Structures
 from async_optax.engine.stream import Stream
 from async_optax.engine.worker import WorkerProgram
-from async_optax.transforms import split_numbers
+from async_optax.transforms import served_params, split_numbers
 
 _SPARE_BYTES = 1 << 26  # memory that slots may waste so that other seeds compile nothing
 
@@ -124,16 +124,17 @@ class Run:
 
     def _server(self) -> Server:
         params = jax.tree.map(_owned, self._problem.init(self._init_key))
-        rows = self._num_rows(num_bytes(params))
-        slots = _in_every_row(self._narrowed(params), rows)
-        return Server(params, jax.tree.map(_owned, self._optimizer.init(params)), slots)
+        opt_state = jax.tree.map(_owned, self._optimizer.init(params))
+        served = served_params(params, opt_state)
+        slots = _in_every_row(self._narrowed(served), self._num_rows(num_bytes(served)))
+        return Server(params, opt_state, slots)
 
-    def _narrowed(self, params: optax.Params) -> optax.Params:
+    def _narrowed(self, served: Any) -> Any:
         dtype = self._slot_dtype
         if dtype is None:
-            return params
+            return served
         return jax.tree.map(
-            lambda x: x.astype(dtype) if dtype.itemsize < x.dtype.itemsize else x, params
+            lambda x: x.astype(dtype) if dtype.itemsize < x.dtype.itemsize else x, served
         )
 
     def _num_rows(self, num_bytes: int) -> int:
@@ -206,8 +207,7 @@ class Run:
                 compiled = run_chunk.lower(*arguments).compile()  # the run finds it compiled
                 _TEMPORARIES[seen] = temporary_bytes(compiled)
             use = dataclasses.replace(use, temporaries=_TEMPORARIES[seen])
-        num_devices = 1 if self.mesh is None else len(self.mesh.local_devices)
-        require_memory(use, self._device, num_rows, num_devices, resident=self._resident_bytes)
+        require_memory(use, self._device, num_rows, self.mesh, resident=self._resident_bytes)
         return use
 
     @property

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -27,7 +26,7 @@ from async_optax.engine.problem import Problem
 from async_optax.engine.processes import require_same_run
 from async_optax.engine.progress import Progress, reporting
 from async_optax.engine.record import Recorder, resolve
-from async_optax.engine.result import Result, find_divergence
+from async_optax.engine.result import Result, until_divergence
 from async_optax.engine.resuming import Reached, described, saving
 from async_optax.engine.run import Run
 from async_optax.engine.states import MAX_ARRIVALS, Server
@@ -124,11 +123,11 @@ def simulate(
     if problem.evaluate is None and not (evaluate_every is None and evaluate_at is None):
         raise ValueError("problem.evaluate is None: there is nothing to evaluate")
     worker, recorders = gradient() if worker is None else worker, resolve(record)
-    check_functions(problem, worker, recorders)
+    shapes = check_functions(problem, optimizer, worker, recorders)
     check_mesh(mesh)
     check_lanes(lanes, MAX_ARRIVALS, 1 if mesh is None else mesh.size)
     slot_dtype = checked_slot_dtype(slot_dtype)
-    optimizer = checked_optimizer(optimizer, problem, timeline)
+    optimizer = checked_optimizer(optimizer, shapes, timeline)
     check_batches(problem, timeline)
     plan = compile_timeline(timeline)
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
@@ -166,26 +165,13 @@ def simulate(
         report(len(reached.records), plan.num_arrivals)
         reached = execute(run, choice.lanes, reached, saver, report)
         saver.save(reached)
-    arrivals, evaluated = run.tables(reached.records, reached.metrics)
-    diverged = find_divergence(arrivals, evaluated, bool(_is_finite(reached.server)))
-    if diverged:
-        arrivals, evaluated = _before(arrivals, diverged.time), _before(evaluated, diverged.time)
+    whole = run.tables(reached.records, reached.metrics)
+    tables = until_divergence(*whole, bool(_is_finite(reached.server)))
     return Result(
-        params=reached.server.params,
-        opt_state=reached.server.opt_state,
-        arrivals=arrivals,
-        evaluations=evaluated,
-        diverged=diverged,
-        lanes=choice,
-        num_slots=plan.num_slots,
-        memory=memory,
+        reached.server.params, reached.server.opt_state, *tables, choice, plan.num_slots, memory
     )
 
 
 @jax.jit
 def _is_finite(server: Server) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(server.params)]))
-
-
-def _before(table: Mapping[str, np.ndarray], time: float) -> dict[str, np.ndarray]:
-    return {name: column[table["time"] < time] for name, column in table.items()}

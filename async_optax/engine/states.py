@@ -21,13 +21,13 @@ class Server(NamedTuple):
     Attributes:
       params: the current version.
       opt_state: the optimizer's state.
-      slots: the live versions as workers read them (the parameters, or the optimizer's
-        look-ahead), like params with a leading axis ``[num_rows]``, perhaps of narrower dtype.
+      slots: the live versions as workers read them (the parameters, or what the optimizer serves
+        in their place), with a leading axis ``[num_rows]``, perhaps of narrower dtype.
     """
 
     params: optax.Params
     opt_state: optax.OptState
-    slots: optax.Params
+    slots: Any
 
 
 class Chunk(NamedTuple):

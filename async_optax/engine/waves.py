@@ -26,7 +26,13 @@ from async_optax.engine.states import (
     Server,
     Structures,
 )
-from async_optax.transforms import Structure, served_params, split_numbers
+from async_optax.transforms import (
+    RowUpdates,
+    Structure,
+    apply_updates,
+    served_params,
+    split_numbers,
+)
 
 
 class _Job(NamedTuple):
@@ -106,7 +112,7 @@ class _Engine:
         self._optimizer = structures.optimizer.join(numbers.optimizer)
         self._worker = structures.worker.join(numbers.worker)
 
-    def read_slot(self, server: Server, slot: jax.Array) -> optax.Params:
+    def read_slot(self, server: Server, slot: jax.Array) -> Any:
         """Returns the version in a slot, as a worker reads it.
 
         By a branch that is always taken, though the compiler cannot know: a read that is fused
@@ -114,16 +120,16 @@ class _Engine:
         """
         (num_rows, *_), *_ = (x.shape for x in jax.tree.leaves(server.slots))
         if num_rows == 1:
-            return _widened(_read(server.slots, slot), server.params)
+            return _widened(_read(server.slots, slot), server)
         copy = lax.cond(
             slot >= 0,
             lambda slots: _read(slots, slot),
             lambda slots: jax.tree.map(lambda x: jnp.full(x.shape[1:], jnp.nan, x.dtype), slots),
             server.slots,
         )
-        return _widened(copy, server.params)
+        return _widened(copy, server)
 
-    def compute(self, stale_params: optax.Params, job: _Job) -> tuple[optax.Updates, jax.Array]:
+    def compute(self, stale_params: Any, job: _Job) -> tuple[optax.Updates, jax.Array]:
         """Returns what the worker program sends."""
         problem = self._fed(job)
         return self._worker(problem, stale_params, job.row[WORKER], job.key)
@@ -141,7 +147,7 @@ class _Engine:
             stale_params, axis = self.read_slot(server, jobs.row[0, READ_SLOT]), None
         else:
             copies = jax.tree.map(lambda x: x[jobs.row[:, READ_SLOT]], server.slots)
-            stale_params, axis = _widened(copies, server.params), 0
+            stale_params, axis = _widened(copies, server), 0
         sent = jax.vmap(self.compute, in_axes=(axis, 0))(stale_params, jobs)
         if mesh is not None:
             sent = lax.all_gather(sent, mesh.axis_names, tiled=True)
@@ -153,7 +159,7 @@ class _Engine:
         job: _Job,
         weights: jax.Array,
         arrival: jax.Array,
-        stale_params: optax.Params,
+        stale_params: Any,
         gradient: optax.Updates,
         loss: jax.Array,
     ) -> tuple[Server, jax.Array]:
@@ -171,7 +177,8 @@ class _Engine:
             update, opt_state = self._optimizer.update(
                 gradient, server.opt_state, params, **extra_args, **gathering
             )
-            info = ArrivalInfo(loss, gradient, update, params, stale_params, row[STALENESS])
+            added = update.values if isinstance(update, RowUpdates) else update
+            info = ArrivalInfo(loss, gradient, added, params, stale_params, row[STALENESS])
             values = [jnp.asarray(record(info), float) for _, record in self._structures.recorders]
             server = server._replace(opt_state=opt_state)
             if gathering.get("commit", True):
@@ -219,9 +226,9 @@ class _GradientAt:
         return program(problem, params, worker, key)[0]
 
 
-def _committed(server: Server, update: optax.Updates, slot: jax.Array) -> Server:
+def _committed(server: Server, update: optax.Updates | RowUpdates, slot: jax.Array) -> Server:
     """Adds an update to the parameters and serves them, as they are now, in a slot."""
-    params = optax.apply_updates(server.params, update)
+    params = apply_updates(server.params, update)
     slots = jax.tree.map(
         lambda copies, x: lax.dynamic_update_index_in_dim(copies, x.astype(copies.dtype), slot, 0),
         server.slots,
@@ -230,8 +237,10 @@ def _committed(server: Server, update: optax.Updates, slot: jax.Array) -> Server
     return server._replace(params=params, slots=slots)
 
 
-def _widened(params: optax.Params, like: optax.Params) -> optax.Params:
-    return jax.tree.map(lambda x, y: x.astype(y.dtype), params, like)
+def _widened(copies: Any, server: Server) -> Any:
+    """What was read from slots, in the dtypes of what is served."""
+    served = jax.eval_shape(served_params, server.params, server.opt_state)
+    return jax.tree.map(lambda x, y: x.astype(y.dtype), copies, served)
 
 
 def _read(copies: Any, index: jax.Array) -> Any:

@@ -11,10 +11,11 @@ import optax
 from async_optax.engine.problem import Problem
 from async_optax.validation import require_count, require_number
 
-WorkerProgram = Callable[
-    [Problem, optax.Params, jax.Array, jax.Array], tuple[optax.Updates, jax.Array]
-]
+WorkerProgram = Callable[[Problem, Any, jax.Array, jax.Array], tuple[optax.Updates, jax.Array]]
 """``program(problem, stale_params, worker, key) -> (update, loss)``.
+
+The update is like the parameters, or like ``stale_params`` where the optimizer serves something
+else in their place.
 
 A program that is to run on streamed data also has a method ``batch_keys(key) -> keys
 [num_batches]``: the keys at which it will call ``problem.batch`` in the job of that key.
@@ -163,33 +164,42 @@ def local_steps(
     return LocalSteps(num_steps, optimizer, float(learning_rate))
 
 
-def check_worker(worker: WorkerProgram, problem: Problem) -> None:
+def check_worker(
+    worker: WorkerProgram, problem: Problem, params: optax.Params, served: Any
+) -> optax.Updates:
     """Checks without computing that a worker program returns an update and a loss.
 
     Args:
       worker: the program.
       problem: a problem whose own check has passed.
+      params: shapes and dtypes of the parameters.
+      served: of what a worker reads: the parameters, or what the optimizer serves instead.
+
+    Returns:
+      Shapes and dtypes of the update.
 
     Raises:
       ValueError: if it fails, or returns something else.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
-    params = jax.eval_shape(problem.init, key)
     index = jax.ShapeDtypeStruct((), jnp.int32)
 
-    def program(params: optax.Params, index: jax.Array, key: jax.Array) -> tuple:
-        update, loss = worker(problem, params, index, key)
+    def program(served: Any, index: jax.Array, key: jax.Array) -> tuple:
+        update, loss = worker(problem, served, index, key)
         return update, loss
 
     try:
-        update, loss = jax.eval_shape(program, params, index, key)
+        update, loss = jax.eval_shape(program, served, index, key)
     except Exception as error:  # a user's function may raise anything
         reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         raise ValueError(f"the worker program fails: {reason}") from error
-    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (update, params)]
-    if shapes[0] != shapes[1]:
+    sent, *allowed = (
+        jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (update, params, served)
+    )
+    if sent not in allowed:
         raise ValueError(
             f"the worker program must return an update like the parameters, got {update}"
         )
     if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
         raise ValueError(f"the worker program must return one scalar loss, got {loss}")
+    return update

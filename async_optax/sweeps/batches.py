@@ -6,7 +6,7 @@ import jax
 
 from async_optax.data import Streamed
 from async_optax.engine.batch import Batch, cells_mesh
-from async_optax.sweeps.agreement import Together
+from async_optax.engine.processes import Together
 from async_optax.sweeps.jobs import Ended, Job, outcome_of, single_jobs, structure_of
 from async_optax.sweeps.parts import CellParts, CheckFailed
 from async_optax.sweeps.pool import Advance

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Generator, Sequence
 
-from async_optax.sweeps.agreement import Together
+from async_optax.engine.processes import Together
 from async_optax.sweeps.batches import batch_job, grouped
 from async_optax.sweeps.choice import StrategyChoice, choose_strategy
 from async_optax.sweeps.jobs import Ended, Job, single_jobs

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from async_optax.engine import Problem, WorkerProgram
+from async_optax.engine.processes import Together
 from async_optax.engine.progress import Progress, reporting
-from async_optax.sweeps.agreement import Together, require_agreement
+from async_optax.sweeps.agreement import require_agreement
 from async_optax.sweeps.choice import STRATEGIES
 from async_optax.sweeps.expectation import expected_table
 from async_optax.sweeps.extension import union
@@ -115,7 +116,7 @@ def sweep(
       >>> bool((dataset["error"].isel(evaluation=-1).sel(learning_rate=0.1) < 0.1).all())
       True
     """
-    file, together = SweepFile(path), Together()
+    file, together = SweepFile(path), Together("the sweep")
     with contextlib.ExitStack() as stack:
 
         def read() -> tuple[Setting, Parts, Table, Progress]:

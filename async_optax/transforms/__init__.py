@@ -58,6 +58,7 @@ from async_optax.transforms.normalization import (
     ScaleByNormalizedMomentumState,
     scale_by_normalized_momentum,
 )
+from async_optax.transforms.rows import RowUpdates, apply_updates
 from async_optax.transforms.schedules import (
     InjectedStalenessSchedule,
     ScaleByStalenessScheduleState,
@@ -84,6 +85,7 @@ __all__ = [
     "ScaleByNormalizedMomentumState",
     "ScaleByStalenessScheduleState",
     "ServesParams",
+    "RowUpdates",
     "Structure",
     "TraceNesterovDelayedState",
     "TracePerWorkerState",
@@ -91,6 +93,7 @@ __all__ = [
     "TraceWithLookAheadState",
     "TrackStalenessState",
     "accumulate_until_commit",
+    "apply_updates",
     "bi_clip",
     "check_arrival",
     "clip_by_global_norm",

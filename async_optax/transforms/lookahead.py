@@ -23,19 +23,20 @@ from async_optax.validation import require_count, require_learning_rate, require
 class ServesParams(Protocol):
     """A state that knows what to serve to workers in place of the server's parameters."""
 
-    def served_params(self, params: optax.Params) -> optax.Params:
-        """Returns what a worker that reads now should compute on."""
+    def served_params(self, params: optax.Params) -> Any:
+        """Returns what a worker that reads now should compute on: any pytree of floats."""
 
 
-def served_params(params: optax.Params, state: optax.OptState) -> optax.Params:
-    """Returns the parameters that a worker reads: ``params``, moved by any look-ahead in a state.
+def served_params(params: optax.Params, state: optax.OptState) -> Any:
+    """Returns what a worker reads: ``params``, moved by any look-ahead in a state.
 
     Args:
       params: the server's parameters.
       state: the state of any transformation, chained or wrapped.
 
     Returns:
-      A pytree like ``params``; ``params`` itself if nothing in the state looks ahead.
+      A pytree, like ``params`` unless the state serves something else, such as one agent's copy
+      out of a stack of them; ``params`` itself if nothing in the state looks ahead.
 
     Example:
       >>> import jax.numpy as jnp, optax

@@ -10,7 +10,7 @@ import pytest
 from jax.tree_util import Partial
 
 import async_optax as ao
-from async_optax.engine.batch import Batch, cells_mesh, simulate_batch
+from async_optax.engine.batch import Batch, cells_mesh
 from async_optax.engine.batch_program import run_batch
 from tests.engine.problems import make_timeline, quadratic_problem
 
@@ -25,7 +25,8 @@ def run(problems=None, optimizers=None, timeline=TIMELINE, keys=None, **options)
     optimizers = optimizers or [ao.optimizers.sgd(rate) for rate in RATES]
     keys = keys or [jax.random.key(seed) for seed in range(3)]
     options = {"evaluate_every": 7} | options
-    return simulate_batch(problems, optimizers, timeline, keys, **options)
+    report = options.pop("progress", lambda done, total: None)
+    return Batch.prepare(problems, optimizers, timeline, keys, **options).execute(report)
 
 
 @pytest.mark.parametrize(
@@ -136,7 +137,7 @@ def test_predicting_memory_lowers_and_compiles_nothing_twice(spread, caplog):
         with jax.log_compiles(), caplog.at_level("WARNING"):
             timeline = make_timeline(60, seed=seed)
             optimizers = [ao.optimizers.sgd(rate) for rate in (0.1, 0.2)]
-            simulate_batch([problem] * 2, optimizers, timeline, _keys(2), mesh=mesh)
+            Batch.prepare([problem] * 2, optimizers, timeline, _keys(2), mesh=mesh).execute()
         messages = [record.getMessage() for record in caplog.records]
         return [
             sum(text.startswith(f"Finished {what} jit(run_batch)") for text in messages)
@@ -165,7 +166,7 @@ def test_memory_is_that_of_the_batch():
 
 BAD_INPUT = {
     "no cells": (
-        lambda: simulate_batch([], [], TIMELINE, []),
+        lambda: Batch.prepare([], [], TIMELINE, []),
         ValueError,
         "problems must not be empty",
     ),

@@ -8,7 +8,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import async_optax as ao
 from async_optax.engine import execution
-from async_optax.engine.batch import cells_mesh, simulate_batch
+from async_optax.engine.batch import Batch, cells_mesh
 from async_optax.engine.program import run_chunk
 from tests.data.sources import Numbered
 from tests.engine.invariance import compiling_quickly
@@ -142,7 +142,7 @@ KEYS = [jax.random.key(seed) for seed in range(CELLS)]
 
 @pytest.mark.parametrize("num_devices", [1, 2, 8])
 def test_cells_of_a_batch_shared_out(num_devices):
-    results = simulate_batch(
+    batch = Batch.prepare(
         [PROBLEM] * CELLS,
         [ao.optimizers.sgd(rate) for rate in RATES],
         TIMELINE,
@@ -152,6 +152,7 @@ def test_cells_of_a_batch_shared_out(num_devices):
         evaluate_every=7,
         mesh=cells_mesh(jax.devices()[:num_devices]),
     )
+    results = batch.execute()
     assert len(results) == CELLS
     for rate, key, result in zip(RATES, KEYS, results, strict=True):
         assert_agree(result, run(optimizer=ao.optimizers.sgd(rate), key=key))

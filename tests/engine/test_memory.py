@@ -12,7 +12,7 @@ from jax.tree_util import Partial
 import async_optax as ao
 from async_optax.engine import memory
 from async_optax.engine import run as run_module
-from async_optax.engine.batch import simulate_batch
+from async_optax.engine.batch import Batch
 from async_optax.engine.memory import MemoryUse
 from async_optax.engine.program import run_chunk
 from tests.engine.problems import make_timeline, quadratic_problem, run_quadratic
@@ -172,7 +172,7 @@ def test_a_batch_that_cannot_fit_is_refused(monkeypatch):
     optimizers = [ao.optimizers.sgd(0.1)] * 3
     keys = [jax.random.key(seed) for seed in range(3)]
     with pytest.raises(ValueError, match="the run needs .* has 200 B left: slots hold 15 ver"):
-        simulate_batch(problems, optimizers, make_timeline(), keys)
+        Batch.prepare(problems, optimizers, make_timeline(), keys).execute()
 
 
 @pytest.mark.parametrize("spread", [False, True])

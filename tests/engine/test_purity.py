@@ -29,6 +29,7 @@ SCALAR = jax.ShapeDtypeStruct((), jnp.float32)
 
 
 PROBLEM = quadratic_problem()
+SGD = ao.optimizers.sgd(0.1)
 
 
 def problem(**changes):
@@ -37,7 +38,7 @@ def problem(**changes):
 
 def check(**changes):
     """What a run checks of a problem, from the start."""
-    check_functions(problem(**changes), ao.gradient(), resolve(()))
+    check_functions(problem(**changes), SGD, ao.gradient(), resolve(()))
 
 
 def from_iterator(values):
@@ -256,17 +257,17 @@ def test_structures_are_checked_once(monkeypatch):
     def noisy(factor, scale):
         return problem(loss=Partial(loss, factor)).with_noise(ao.noise.gaussian(scale))
 
-    check_functions(noisy(1.0, 0.1), ao.gradient(), resolve(()))
+    check_functions(noisy(1.0, 0.1), SGD, ao.gradient(), resolve(()))
     assert len(calls) == 1
     seen = len(traces)
     assert seen >= 2
     for factor, scale in ((2.0, 0.1), (1.0, 0.7)):  # other numbers
-        check_functions(noisy(factor, scale), ao.gradient(), resolve(()))
+        check_functions(noisy(factor, scale), SGD, ao.gradient(), resolve(()))
     assert (len(calls), len(traces)) == (1, seen)
-    check_functions(noisy(jnp.ones(2), 0.1), ao.gradient(), resolve(()))  # another shape
+    check_functions(noisy(jnp.ones(2), 0.1), SGD, ao.gradient(), resolve(()))  # another shape
     other = dataclasses.replace(noisy(1.0, 0.1), evaluate=None)
-    check_functions(other, ao.gradient(), resolve(()))  # another structure
+    check_functions(other, SGD, ao.gradient(), resolve(()))  # another structure
     assert len(calls) == 3
     with jax.enable_x64(True):  # other dtypes
-        check_functions(noisy(1.0, 0.1), ao.gradient(), resolve(()))
+        check_functions(noisy(1.0, 0.1), SGD, ao.gradient(), resolve(()))
     assert len(calls) == 4

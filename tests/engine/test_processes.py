@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from async_optax.sweeps import agreement
-from async_optax.sweeps.agreement import Together
+from async_optax.engine import processes
+from async_optax.engine.processes import Together
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def told(monkeypatch):
         mine.append(bool(value))
         return np.array([value, others.pop(0) if others else 1])
 
-    monkeypatch.setattr(agreement.jax, "process_count", lambda: 2)
-    monkeypatch.setattr(agreement.multihost_utils, "process_allgather", allgather)
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", allgather)
     return mine, others
 
 
@@ -26,14 +26,14 @@ def fail():
 
 
 def test_a_step_returns_what_this_process_did(told):
-    together = Together()
+    together = Together("the sweep")
     assert together(lambda: 3) == 3
     assert together(lambda: together(lambda: 4)) == 4
     assert told[0] == [True] * 3
 
 
 def test_an_error_is_told_once_however_deep_it_was(told):
-    together = Together()
+    together = Together("the sweep")
     with pytest.raises(ZeroDivisionError):
         together(lambda: together(fail))
     assert told[0] == [False]
@@ -41,7 +41,7 @@ def test_an_error_is_told_once_however_deep_it_was(told):
 
 def test_after_an_error_elsewhere_no_step_is_taken(told):
     mine, others = told
-    together, taken = Together(), []
+    together, taken = Together("the sweep"), []
     others += [1, 0]
     together(lambda: taken.append(1))
     with pytest.raises(OSError, match=r"the sweep failed on processes \[1\]: see there"):
@@ -54,8 +54,8 @@ def test_after_an_error_elsewhere_no_step_is_taken(told):
 
 
 def test_one_process_tells_nobody(told, monkeypatch):
-    monkeypatch.setattr(agreement.jax, "process_count", lambda: 1)
-    together = Together()
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 1)
+    together = Together("the sweep")
     with pytest.raises(ZeroDivisionError):
         together(fail)
     assert together(lambda: 5) == 5
