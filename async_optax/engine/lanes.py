@@ -9,6 +9,7 @@ from async_optax.engine.result import LaneChoice
 
 _MIN_MEASURED = 0.02  # seconds of work behind one measurement
 _REPEATS = 3
+_WORSE = 1.1  # than the best width so far: wider ones will not do better
 _MIN_WORTHWHILE = 2.0  # seconds; measuring compiles a program per width
 
 
@@ -73,7 +74,7 @@ def choose_lanes(
     wave and of a wave with one arrival give what the gradients of a wave cost, filled or not,
     and what applying an arrival costs. With the waves that the timeline allows, this tells
     the time per arrival of a width, the cost of its empty lanes included. The search ends at
-    a width that does worse than the best so far, or whose waves stay half empty.
+    a width that does worse than the best so far by a tenth, or whose waves stay half empty.
 
     Args:
       lanes: a width that has been checked, or ``"auto"``.
@@ -101,9 +102,9 @@ def choose_lanes(
         if not is_known:
             costs[width] = _measured(measure, width, max_lanes)
         seconds[width] = costs[width].mean(mean_wave(width))
-        if seconds[width] > seconds[best]:
+        if seconds[width] > _WORSE * seconds[best]:
             break
-        best, width = width, 2 * width
+        best, width = min(best, width, key=lambda tried: seconds[tried]), 2 * width
         if not is_known and seconds[best] * num_arrivals < _MIN_WORTHWHILE:
             reason = "the run is shorter than measuring wider waves would take"
             return LaneChoice(best, reason, seconds)
