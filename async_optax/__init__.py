@@ -1,10 +1,18 @@
 """Asynchronous stochastic optimisation with stale, heavy-tailed gradients, on JAX and Optax."""
 
 from async_optax import data, engine, noise, optimizers, sweeps, timelines, transforms
-from async_optax.engine import Checkpointing, Problem, gradient, local_steps, simulate
+from async_optax.engine import (
+    Checkpointing,
+    Problem,
+    gossip,
+    gradient,
+    local_steps,
+    pipeline,
+    simulate,
+)
 from async_optax.sweeps import sweep
 from async_optax.timelines import Timeline, protocols, runtimes, simulate_timeline
-from async_optax.transforms import weights
+from async_optax.transforms import topologies, weights
 
 __version__ = "0.1.0"
 
@@ -14,10 +22,12 @@ __all__ = [
     "Timeline",
     "data",
     "engine",
+    "gossip",
     "gradient",
     "local_steps",
     "noise",
     "optimizers",
+    "pipeline",
     "protocols",
     "runtimes",
     "simulate",
@@ -25,6 +35,7 @@ __all__ = [
     "sweep",
     "sweeps",
     "timelines",
+    "topologies",
     "transforms",
     "weights",
 ]

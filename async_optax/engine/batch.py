@@ -35,8 +35,10 @@ from async_optax.engine.progress import Progress, silent
 from async_optax.engine.record import Recorder, resolve
 from async_optax.engine.result import LaneChoice, Result, until_divergence
 from async_optax.engine.run import Run
+from async_optax.engine.shapes import likeness
 from async_optax.engine.states import MAX_ARRIVALS, Chunk, Server
 from async_optax.engine.worker import WorkerProgram, gradient
+from async_optax.engine.worker_calls import keeps_state
 from async_optax.timelines import Timeline
 from async_optax.validation import require_choice, require_count, require_number
 
@@ -140,7 +142,7 @@ class Batch:
         if not isinstance(timeline, Timeline):
             raise TypeError(f"timeline must be an async_optax.Timeline, got {timeline!r}")
         worker, recorders = gradient() if worker is None else worker, resolve(record)
-        plan = compile_timeline(timeline)
+        plan = compile_timeline(timeline, keeps_state(worker))
         evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
         runs = []
         for problem, optimizer, key in zip(problems, optimizers, keys, strict=True):
@@ -155,7 +157,7 @@ class Batch:
             shapes = check_functions(problem, optimizer, worker, recorders)
             optimizer = checked_optimizer(optimizer, shapes, timeline)
             check_batches(problem, timeline)
-            runs.append(Run(problem, optimizer, plan, evaluations, key, worker, recorders))
+            runs.append(Run(problem, optimizer, plan, evaluations, key, worker, recorders, shapes))
         if runs[0].stream is not None:
             raise ValueError("streamed data cannot be batched: use simulate for each cell")
         return cls(runs, lanes, strategy, mesh)
@@ -243,6 +245,7 @@ class Batch:
             params=cells * num_bytes((server.params, server.opt_state)),
             slots=cells * num_bytes(server.slots),
             temporaries=0,
+            workers=cells * num_bytes(server.workers),
         )
         device = next(iter(run.job_key.devices()))
         num_rows = cells * len(jax.tree.leaves(server.slots)[0])
@@ -265,16 +268,17 @@ class Batch:
         self, servers: Server, records: np.ndarray, metrics: np.ndarray, memory: MemoryUse
     ) -> list[Result]:
         finite = np.asarray(gathered(are_finite(servers)))
-        params_and_states = gathered((servers.params, servers.opt_state))
+        whole = gathered((servers.params, servers.opt_state, servers.workers))
         lanes = LaneChoice(self._lanes, "given")
         results = []
         for i, run in enumerate(self.runs[: self._num_cells]):
             tables = until_divergence(*run.tables(records[i], metrics[i]), bool(finite[i]))
-            params, state = jax.tree.map(
+            params, state, workers = jax.tree.map(
                 lambda x: x[i],  # noqa: B023
-                params_and_states,
+                whole,
             )
-            results.append(Result(params, state, *tables, lanes, run.plan.num_slots, memory))
+            slots = run.plan.num_slots
+            results.append(Result(params, state, *tables, lanes, slots, memory, workers))
         return results
 
 
@@ -288,9 +292,8 @@ def _check_alike(runs: Sequence[Run]) -> None:
 
 
 def _likeness(run: Run) -> Any:
-    leaves = jax.tree.leaves((run.given, run.server_shapes))
-    shapes = [(jnp.shape(x), jnp.result_type(x), isinstance(x, float)) for x in leaves]
-    return run.structures(1), shapes, jax.random.key_impl(run.given[1])
+    like = likeness((run.given, run.server_shapes))
+    return run.structures(1), like, jax.random.key_impl(run.given[1])
 
 
 def _same(first: Any, other: Any) -> bool:

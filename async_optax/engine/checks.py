@@ -1,6 +1,5 @@
 """Checks of a run's arguments before anything is compiled, once for equal structures."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,7 +14,9 @@ from async_optax.data import Streamed
 from async_optax.engine.problem import Problem
 from async_optax.engine.purity import check_purity
 from async_optax.engine.record import Recorder, check_recorders
-from async_optax.engine.worker import WorkerProgram, check_worker
+from async_optax.engine.shapes import Shapes, likeness
+from async_optax.engine.worker import WorkerProgram
+from async_optax.engine.worker_calls import check_worker
 from async_optax.timelines import Timeline
 from async_optax.transforms import (
     TrackStalenessState,
@@ -37,23 +38,6 @@ def check_key(key: jax.Array, lanes: int | str) -> None:
             f"keys of {jax.random.key_impl(key)} draw other numbers under vmap: use lanes=1, or "
             "jax.random.key(seed, impl='threefry2x32')"
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class Shapes:
-    """Shapes and dtypes of what passes between a server and its workers.
-
-    Attributes:
-      params: the server's parameters.
-      state: the optimizer's state.
-      served: what a worker reads: the parameters, or what the optimizer serves instead.
-      sent: what it sends.
-    """
-
-    params: optax.Params
-    state: optax.OptState
-    served: Any
-    sent: optax.Updates
 
 
 def check_functions(
@@ -84,22 +68,23 @@ def check_functions(
             f"and local_steps() have; got {worker!r}"
         )
     numbers, structure = split_numbers((problem, worker))
-    shapes = tuple((jnp.shape(number), jnp.result_type(number)) for number in numbers)
-    fit: tuple = structure, shapes, jnp.result_type(float)
+    fit: tuple = structure, likeness(numbers), jnp.result_type(float)
     if fit not in _FITTING:
         problem.check()
         check_purity(problem)
         _FITTING[fit] = None
+    # Each time: nobody forbids that these shapes depend on numbers, such as the data of a problem.
     params = jax.eval_shape(lambda: problem.init(jax.random.key(0)))
-    state = jax.eval_shape(optimizer.init, params)
-    served = jax.eval_shape(served_params, params, state)
-    leaves, treedef = jax.tree.flatten(served)
-    fit += (treedef, tuple((x.shape, x.dtype) for x in leaves), tuple(recorders.items()))
+    numbers, structure = split_numbers(optimizer)
+    fit += (likeness(params), structure, likeness(numbers), tuple(recorders.items()))
     if fit not in _FITTING:
+        state = jax.eval_shape(optimizer.init, params)
+        served = jax.eval_shape(served_params, params, state)
         sent = check_worker(worker, problem, params, served)
         check_recorders(recorders, params, served, sent)
-        _FITTING[fit] = sent
-    return Shapes(params, state, served, _FITTING[fit])
+        metrics = jax.eval_shape(problem.evaluate, params) if problem.evaluate else {}
+        _FITTING[fit] = Shapes(params, state, served, sent, tuple(sorted(metrics)))
+    return _FITTING[fit]
 
 
 def check_mesh(mesh: Any) -> None:

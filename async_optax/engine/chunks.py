@@ -175,5 +175,6 @@ class Chunker:
 
 
 def _padded(rows: np.ndarray, length: int) -> np.ndarray:
-    padding = [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1)
-    return np.pad(rows, padding)
+    padded = np.zeros((length, *rows.shape[1:]), rows.dtype)
+    padded[: len(rows)] = rows
+    return padded

@@ -20,22 +20,25 @@ class MemoryUse:
       params: the parameters and the optimizer's state.
       slots: the live versions.
       temporaries: gradients of a wave, activations, and results, as the compiler plans them.
+      workers: what each worker keeps between its jobs.
     """
 
     data: int
     params: int
     slots: int
     temporaries: int
+    workers: int = 0
 
     @property
     def total(self) -> int:
         """The sum."""
-        return self.data + self.params + self.slots + self.temporaries
+        return self.data + self.params + self.slots + self.temporaries + self.workers
 
     def __str__(self) -> str:
         parts = ", ".join(
             f"{field.name} {_readable(getattr(self, field.name))}"
             for field in dataclasses.fields(self)
+            if field.name != "workers" or self.workers  # most programs keep nothing
         )
         return f"{_readable(self.total)} ({parts})"
 

@@ -27,7 +27,9 @@ class Plan:
       version: int32, the version after this arrival.
       time: float64, simulated time at which it is applied: that of the arrival, or of its commit
         if that comes later, when the server learns that it need not wait for a lost job.
-      parent: int32, the arrival whose commit made the version that was read; -1 for version 0.
+      parent: int32, the last arrival that the job had to wait for: the one whose commit made the
+        version that was read or, if workers keep a state, the one before by the same worker; -1 for
+        none.
       num_workers: of the timeline.
       num_slots: the largest number of versions alive at once.
       num_rows: slots of the buffer: one more than ``num_slots`` if some version that nobody
@@ -59,7 +61,7 @@ class Plan:
         return bool(np.all(self.commit) and np.all(self.weight == 1))
 
 
-def compile_timeline(timeline: Timeline) -> Plan:
+def compile_timeline(timeline: Timeline, workers_keep_state: bool = False) -> Plan:
     """Prunes rejected arrivals and assigns slots to versions by a linear scan.
 
     The number of slots is the least possible: a slot is handed on at the very arrival that
@@ -67,6 +69,7 @@ def compile_timeline(timeline: Timeline) -> Plan:
 
     Args:
       timeline: a valid timeline.
+      workers_keep_state: whether a job needs the state that its worker's last one has left.
 
     Returns:
       A :class:`Plan`.
@@ -94,6 +97,9 @@ def compile_timeline(timeline: Timeline) -> Plan:
     commit[last], time[last] = True, timeline.time[alone]
     read_slot, write_slot, num_slots, num_rows = _assign_slots(read_version, commit)
     made_at = np.concatenate([[-1], np.flatnonzero(commit)])
+    parent = made_at[read_version]
+    if workers_keep_state:
+        parent = np.maximum(parent, _previous_of_worker(timeline.worker[job]))
     return Plan(
         job=job,
         worker=timeline.worker[job],
@@ -104,11 +110,20 @@ def compile_timeline(timeline: Timeline) -> Plan:
         weight=timeline.weight[job],
         version=np.cumsum(commit).astype(np.int32),
         time=time,
-        parent=made_at[read_version].astype(np.int32),
+        parent=parent.astype(np.int32),
         num_workers=timeline.num_workers,
         num_slots=num_slots,
         num_rows=num_rows,
     )
+
+
+def _previous_of_worker(worker: np.ndarray) -> np.ndarray:
+    """The arrival before by the same worker; -1 for the first."""
+    order = np.argsort(worker, kind="stable")
+    follows = np.diff(worker[order]) == 0
+    previous = np.full(len(worker), -1)
+    previous[order[1:][follows]] = order[:-1][follows]
+    return previous
 
 
 def _assign_slots(
@@ -154,7 +169,8 @@ def cut_waves(plan: Plan, lanes: int, boundaries: np.ndarray) -> np.ndarray:
     """Cuts the arrivals greedily into waves whose gradients can be computed together.
 
     A wave starts when some version is current and takes the following arrivals as long as
-    the version they read exists by then, a lane is free, and no boundary comes between.
+    the version they read exists by then, a lane is free, and no boundary comes between. If workers
+    keep a state, no worker is in a wave twice.
 
     Args:
       plan: the plan.

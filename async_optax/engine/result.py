@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import optax
@@ -60,6 +61,8 @@ class Result:
       lanes: the width of the waves.
       num_slots: versions held at once.
       memory: bytes at the peak, as predicted before the run.
+      worker_states: what each worker keeps between its jobs, ``[num_workers, ...]``, at the end;
+        an empty tuple if the worker program keeps no state.
     """
 
     params: optax.Params
@@ -70,6 +73,7 @@ class Result:
     lanes: LaneChoice
     num_slots: int
     memory: MemoryUse
+    worker_states: Any = ()
 
     def __repr__(self) -> str:
         ending = str(self.diverged) if self.diverged else "finite"

@@ -22,13 +22,16 @@ from async_optax.engine.processes import of_first_process
 from async_optax.engine.program import run_chunk
 from async_optax.engine.record import Recorder
 from async_optax.engine.result import LaneChoice
+from async_optax.engine.shapes import Shapes, likeness
 from async_optax.engine.states import MAX_ARRIVALS, Chunk, Numbers, Server, Structures
 from async_optax.engine.stream import Stream
 from async_optax.engine.worker import WorkerProgram
+from async_optax.engine.worker_calls import initial_state
 from async_optax.transforms import served_params, split_numbers
 
 _SPARE_BYTES = 1 << 26  # memory that slots may waste so that other seeds compile nothing
 
+_SERVERS: dict[Hashable, Server] = {}  # shapes, by what decides them
 _TEMPORARIES: dict[Hashable, int] = {}  # bytes, by what the compiler saw
 
 
@@ -44,6 +47,7 @@ class Run:
         key: jax.Array,
         worker: WorkerProgram,
         recorders: dict[str, Recorder],
+        shapes: Shapes,
         *,
         slot_dtype: jnp.dtype | None = None,
         mesh: Mesh | None = None,
@@ -51,7 +55,7 @@ class Run:
         self.plan = plan
         self.evaluations = evaluations
         self.stream = Stream.of(problem, worker, key)
-        self._problem, self._optimizer = problem, optimizer
+        self._problem, self._optimizer, self._worker = problem, optimizer, worker
         self._slot_dtype = slot_dtype
         self.mesh = mesh
         self._init_key, job_key = jax.random.split(key)
@@ -69,10 +73,7 @@ class Run:
             one_version=plan.num_slots == 1,
             mesh=mesh,
         )
-        self._metric_names = []
-        if problem.evaluate is not None:
-            params = jax.eval_shape(problem.init, key)
-            self._metric_names = sorted(jax.eval_shape(problem.evaluate, params))
+        self._passed = shapes
 
     @functools.cached_property
     def numbers(self) -> Numbers:
@@ -93,7 +94,7 @@ class Run:
     @property
     def num_metrics(self) -> int:
         """Number of metrics per evaluation."""
-        return len(self._metric_names)
+        return len(self._passed.metrics)
 
     def structures(self, lanes: int) -> Structures:
         """What is static about the compiled program."""
@@ -112,7 +113,13 @@ class Run:
     @functools.cached_property
     def server_shapes(self) -> Server:
         """Shapes, dtypes and, on a mesh, places of the server's arrays."""
-        server = jax.eval_shape(self._server)
+        passed = self._passed
+        rows = self._num_rows(num_bytes(passed.served)), self.plan.num_workers
+        like = likeness((self.given, passed.params, passed.served)), jnp.result_type(float)
+        seen = self._structures, rows, like, self._slot_dtype
+        if seen not in _SERVERS:
+            _SERVERS[seen] = jax.eval_shape(self._server)
+        server = _SERVERS[seen]
         place = None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), server
@@ -127,7 +134,10 @@ class Run:
         opt_state = jax.tree.map(_owned, self._optimizer.init(params))
         served = served_params(params, opt_state)
         slots = _in_every_row(self._narrowed(served), self._num_rows(num_bytes(served)))
-        return Server(params, opt_state, slots)
+        workers = jax.tree.map(_owned, initial_state(self._worker, self._problem, served))
+        if jax.tree.leaves(workers):
+            workers = _in_every_row(workers, self.plan.num_workers)
+        return Server(params, opt_state, slots, workers)
 
     def _narrowed(self, served: Any) -> Any:
         dtype = self._slot_dtype
@@ -199,6 +209,7 @@ class Run:
             params=num_bytes((server.params, server.opt_state)),
             slots=num_bytes(server.slots),
             temporaries=0,
+            workers=num_bytes(server.workers),
         )
         if lanes is not None:
             seen = self.structures(lanes), self._shapes, jnp.result_type(float), self._device
@@ -253,13 +264,13 @@ class Run:
             "version": evaluations.version[: len(metrics)],
             "time": evaluations.time[: len(metrics)],
         }
-        evaluated |= {name: metrics[:, i] for i, name in enumerate(self._metric_names)}
+        evaluated |= {name: metrics[:, i] for i, name in enumerate(self._passed.metrics)}
         return arrivals, evaluated
 
 
 @functools.partial(jax.jit, static_argnames="num_rows")
-def _in_every_row(params: optax.Params, num_rows: int) -> optax.Params:
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), params)
+def _in_every_row(tree: Any, num_rows: int) -> Any:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (num_rows, *x.shape)), tree)
 
 
 def _owned(x: Any) -> jax.Array:

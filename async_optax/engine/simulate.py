@@ -31,6 +31,7 @@ from async_optax.engine.resuming import Reached, described, saving
 from async_optax.engine.run import Run
 from async_optax.engine.states import MAX_ARRIVALS, Server
 from async_optax.engine.worker import WorkerProgram, gradient
+from async_optax.engine.worker_calls import keeps_state
 from async_optax.timelines import Timeline
 
 
@@ -72,7 +73,8 @@ def simulate(
       timeline: who computes on which version.
       key: a typed key, ``jax.random.key(seed)``. It initialises the parameters and seeds
         the jobs.
-      worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`.
+      worker: the worker program; ``None`` is :func:`async_optax.engine.gradient`. If its workers
+        keep a state between their jobs, no wave has two jobs of one worker.
       lanes: width of a wave, or ``"auto"`` to measure which is fastest, once for a problem, its
         shapes and the device. Keys of another generator than threefry need 1: theirs draws
         other numbers under ``vmap``.
@@ -129,7 +131,7 @@ def simulate(
     slot_dtype = checked_slot_dtype(slot_dtype)
     optimizer = checked_optimizer(optimizer, shapes, timeline)
     check_batches(problem, timeline)
-    plan = compile_timeline(timeline)
+    plan = compile_timeline(timeline, keeps_state(worker))
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)
     run = Run(
         problem,
@@ -139,6 +141,7 @@ def simulate(
         key,
         worker,
         recorders,
+        shapes,
         slot_dtype=slot_dtype,
         mesh=mesh,
     )
@@ -167,9 +170,8 @@ def simulate(
         saver.save(reached)
     whole = run.tables(reached.records, reached.metrics)
     tables = until_divergence(*whole, bool(_is_finite(reached.server)))
-    return Result(
-        reached.server.params, reached.server.opt_state, *tables, choice, plan.num_slots, memory
-    )
+    server, slots = reached.server, plan.num_slots
+    return Result(server.params, server.opt_state, *tables, choice, slots, memory, server.workers)
 
 
 @jax.jit

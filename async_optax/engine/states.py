@@ -23,11 +23,14 @@ class Server(NamedTuple):
       opt_state: the optimizer's state.
       slots: the live versions as workers read them (the parameters, or what the optimizer serves
         in their place), with a leading axis ``[num_rows]``, perhaps of narrower dtype.
+      workers: what each worker keeps between its jobs, with a leading axis ``[num_workers]``; an
+        empty tuple if the worker program keeps no state.
     """
 
     params: optax.Params
     opt_state: optax.OptState
     slots: Any
+    workers: Any = ()
 
 
 class Chunk(NamedTuple):

@@ -26,6 +26,7 @@ from async_optax.engine.states import (
     Server,
     Structures,
 )
+from async_optax.engine.worker_calls import call_worker
 from async_optax.transforms import (
     RowUpdates,
     Structure,
@@ -49,6 +50,20 @@ class _Job(NamedTuple):
     batches: Any
 
 
+class _Sent(NamedTuple):
+    """What a job leaves.
+
+    Attributes:
+      update: what the worker sends.
+      loss: float scalar.
+      state: what the worker keeps for its next job.
+    """
+
+    update: optax.Updates
+    loss: jax.Array
+    state: Any
+
+
 def wave_runner(
     structures: Structures, numbers: Numbers, chunk: Chunk, key: jax.Array
 ) -> Callable[[jax.Array, tuple[Server, jax.Array]], tuple[Server, jax.Array]]:
@@ -66,9 +81,10 @@ def _single_wave(engine: "_Engine", chunk: Chunk, jobs: _Job) -> Callable:
         server, records = carry
         job = _read(jobs, arrival)
         stale_params = engine.read_slot(server, job.row[READ_SLOT])
-        gradient, loss = engine.compute(stale_params, job)
+        state = engine.read_state(server, job.row[WORKER])
+        sent = engine.compute(stale_params, job, state)
         server, values = engine.apply(
-            server, job, chunk.weights, arrival, stale_params, gradient, loss
+            server, job, chunk.weights, arrival, stale_params, state, sent
         )
         return server, records.at[arrival].set(values)
 
@@ -80,7 +96,7 @@ def _wide_wave(engine: "_Engine", chunk: Chunk, jobs: _Job) -> Callable:
 
     def run_wave(wave: jax.Array, carry: tuple[Server, jax.Array]) -> tuple[Server, jax.Array]:
         start, end = chunk.wave_starts[wave], chunk.wave_starts[wave + 1]
-        gradients, losses = engine.compute_wave(carry[0], jobs, start)
+        sent = engine.compute_wave(carry[0], jobs, start)
 
         def apply_lane(
             arrival: jax.Array, carry: tuple[Server, jax.Array]
@@ -93,8 +109,9 @@ def _wide_wave(engine: "_Engine", chunk: Chunk, jobs: _Job) -> Callable:
                 chunk.weights,
                 arrival,
                 engine.read_slot(server, job.row[READ_SLOT]),
-                _read(gradients, lane),
-                losses[lane],
+                # Still that before the job: no worker is in a wave twice.
+                engine.read_state(server, job.row[WORKER]),
+                _Sent(_read(sent.update, lane), sent.loss[lane], _read(sent.state, lane)),
             )
             return server, records.at[arrival].set(values)
 
@@ -113,31 +130,20 @@ class _Engine:
         self._worker = structures.worker.join(numbers.worker)
 
     def read_slot(self, server: Server, slot: jax.Array) -> Any:
-        """Returns the version in a slot, as a worker reads it.
+        """Returns the version in a slot, as a worker reads it."""
+        return _widened(_read_apart(server.slots, slot), server)
 
-        By a branch that is always taken, though the compiler cannot know: a read that is fused
-        into the write of another slot would need a copy of all slots.
-        """
-        (num_rows, *_), *_ = (x.shape for x in jax.tree.leaves(server.slots))
-        if num_rows == 1:
-            return _widened(_read(server.slots, slot), server)
-        copy = lax.cond(
-            slot >= 0,
-            lambda slots: _read(slots, slot),
-            lambda slots: jax.tree.map(lambda x: jnp.full(x.shape[1:], jnp.nan, x.dtype), slots),
-            server.slots,
-        )
-        return _widened(copy, server)
+    def read_state(self, server: Server, worker: jax.Array) -> Any:
+        """Returns what a worker has kept from its last job."""
+        return _read_apart(server.workers, worker)
 
-    def compute(self, stale_params: Any, job: _Job) -> tuple[optax.Updates, jax.Array]:
-        """Returns what the worker program sends."""
-        problem = self._fed(job)
-        return self._worker(problem, stale_params, job.row[WORKER], job.key)
+    def compute(self, stale_params: Any, job: _Job, state: Any) -> _Sent:
+        """Returns what the worker program makes of a job."""
+        problem, worker = self._fed(job), job.row[WORKER]
+        return _Sent(*call_worker(self._worker, problem, stale_params, worker, job.key, state))
 
-    def compute_wave(
-        self, server: Server, jobs: _Job, start: jax.Array
-    ) -> tuple[optax.Updates, jax.Array]:
-        """Returns what the jobs of a wave send, ``[lanes, ...]``, from all devices of the mesh."""
+    def compute_wave(self, server: Server, jobs: _Job, start: jax.Array) -> _Sent:
+        """Returns what the jobs of a wave leave, ``[lanes, ...]``, from all devices of the mesh."""
         mesh, lanes = self._structures.mesh, self._structures.lanes
         if mesh is not None:
             lanes //= mesh.size
@@ -148,7 +154,9 @@ class _Engine:
         else:
             copies = jax.tree.map(lambda x: x[jobs.row[:, READ_SLOT]], server.slots)
             stale_params, axis = _widened(copies, server), 0
-        sent = jax.vmap(self.compute, in_axes=(axis, 0))(stale_params, jobs)
+        # Lanes beyond the wave's end compute on whatever is there: nobody looks at what they leave.
+        states = jax.tree.map(lambda x: x[jobs.row[:, WORKER]], server.workers)
+        sent = jax.vmap(self.compute, in_axes=(axis, 0, 0))(stale_params, jobs, states)
         if mesh is not None:
             sent = lax.all_gather(sent, mesh.axis_names, tiled=True)
         return sent
@@ -160,8 +168,8 @@ class _Engine:
         weights: jax.Array,
         arrival: jax.Array,
         stale_params: Any,
-        gradient: optax.Updates,
-        loss: jax.Array,
+        state: Any,
+        sent: _Sent,
     ) -> tuple[Server, jax.Array]:
         """Lets the optimizer see one arrival; a commit stores the parameters that follow."""
         row = job.row
@@ -169,16 +177,17 @@ class _Engine:
             "staleness": row[STALENESS],
             "stale_params": stale_params,
             "worker": row[WORKER],
-            "gradient_fn": self._gradient_fn(job),
+            "gradient_fn": self._gradient_fn(job, state),
         }
+        server = server._replace(workers=_written(server.workers, row[WORKER], sent.state))
 
         def arrive(server: Server, **gathering: Any) -> tuple[Server, jax.Array]:
             params = server.params
             update, opt_state = self._optimizer.update(
-                gradient, server.opt_state, params, **extra_args, **gathering
+                sent.update, server.opt_state, params, **extra_args, **gathering
             )
             added = update.values if isinstance(update, RowUpdates) else update
-            info = ArrivalInfo(loss, gradient, added, params, stale_params, row[STALENESS])
+            info = ArrivalInfo(sent.loss, sent.update, added, params, stale_params, row[STALENESS])
             values = [jnp.asarray(record(info), float) for _, record in self._structures.recorders]
             server = server._replace(opt_state=opt_state)
             if gathering.get("commit", True):
@@ -207,34 +216,35 @@ class _Engine:
         batch = delivered(job.batches, self._worker.batch_keys(job.key))
         return dataclasses.replace(self._problem, batch=batch)
 
-    def _gradient_fn(self, job: _Job) -> Callable[[optax.Params], optax.Updates]:
+    def _gradient_fn(self, job: _Job, state: Any) -> Callable[[optax.Params], optax.Updates]:
         """Free unless called; a pytree, so that it may be an argument of a jitted update."""
         numbers, structure = split_numbers((self._fed(job), self._worker))
-        return Partial(_GradientAt(structure), numbers, job.row[WORKER], job.key)
+        return Partial(_GradientAt(structure), numbers, job.row[WORKER], job.key, state)
 
 
 @dataclasses.dataclass(frozen=True)
 class _GradientAt:
-    """What a job sends at any parameters, with the same batch and noise."""
+    """What a job sends at any parameters, with the same batch, noise and worker's state."""
 
     structure: Structure
 
     def __call__(
-        self, numbers: tuple[Any, ...], worker: jax.Array, key: jax.Array, params: optax.Params
+        self,
+        numbers: tuple[Any, ...],
+        worker: jax.Array,
+        key: jax.Array,
+        state: Any,
+        params: optax.Params,
     ) -> optax.Updates:
         problem, program = self.structure.join(numbers)
-        return program(problem, params, worker, key)[0]
+        return call_worker(program, problem, params, worker, key, state)[0]
 
 
 def _committed(server: Server, update: optax.Updates | RowUpdates, slot: jax.Array) -> Server:
     """Adds an update to the parameters and serves them, as they are now, in a slot."""
     params = apply_updates(server.params, update)
-    slots = jax.tree.map(
-        lambda copies, x: lax.dynamic_update_index_in_dim(copies, x.astype(copies.dtype), slot, 0),
-        server.slots,
-        served_params(params, server.opt_state),
-    )
-    return server._replace(params=params, slots=slots)
+    served = served_params(params, server.opt_state)
+    return server._replace(params=params, slots=_written(server.slots, slot, served))
 
 
 def _widened(copies: Any, server: Server) -> Any:
@@ -246,3 +256,31 @@ def _widened(copies: Any, server: Server) -> Any:
 def _read(copies: Any, index: jax.Array) -> Any:
     # The plan has checked its slots on the host: an index is never out of range here.
     return jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, index, keepdims=False), copies)
+
+
+def _read_apart(copies: Any, index: jax.Array) -> Any:
+    """Reads by a branch that is always taken, though the compiler cannot know.
+
+    A read that is fused into the write of another entry would need a copy of all of them.
+    """
+    if all(x.shape[0] == 1 for x in jax.tree.leaves(copies)):
+        return _read(copies, index)
+
+    def nothing(copies: Any) -> Any:
+        return jax.tree.map(lambda x: jnp.full(x.shape[1:], _nobody(x.dtype), x.dtype), copies)
+
+    return lax.cond(index >= 0, lambda copies: _read(copies, index), nothing, copies)
+
+
+def _nobody(dtype: jnp.dtype) -> float:
+    return jnp.nan if jnp.issubdtype(dtype, jnp.inexact) else 0
+
+
+def _written(copies: Any, index: jax.Array, values: Any) -> Any:
+    return jax.tree.map(
+        lambda entries, x: lax.dynamic_update_index_in_dim(
+            entries, x.astype(entries.dtype), index, 0
+        ),
+        copies,
+        values,
+    )

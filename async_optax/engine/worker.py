@@ -11,11 +11,17 @@ import optax
 from async_optax.engine.problem import Problem
 from async_optax.validation import require_count, require_number
 
-WorkerProgram = Callable[[Problem, Any, jax.Array, jax.Array], tuple[optax.Updates, jax.Array]]
+WorkerProgram = Callable[..., Any]
 """``program(problem, stale_params, worker, key) -> (update, loss)``.
 
 The update is like the parameters, or like ``stale_params`` where the optimizer serves something
 else in their place.
+
+A program whose workers keep a state between their jobs also has a method ``init(problem,
+stale_params) -> state``: numbers and booleans, one worker's. It is then ``program(problem,
+stale_params, worker, key, state) -> (update, loss, state)``. Jobs of one worker pass its state on
+in the order of their arrivals; a job that the server does not accept is never computed, so its
+worker goes on from the state before it.
 
 A program that is to run on streamed data also has a method ``batch_keys(key) -> keys
 [num_batches]``: the keys at which it will call ``problem.batch`` in the job of that key.
@@ -68,10 +74,9 @@ def gradient() -> Gradient:
     return Gradient()
 
 
-@jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class LocalSteps:
-    """The program that :func:`local_steps` returns."""
+class _InnerTraining:
+    """Steps of an inner optimizer from the stale parameters on."""
 
     num_steps: int = dataclasses.field(metadata={"static": True})
     optimizer: optax.GradientTransformation
@@ -88,10 +93,15 @@ class LocalSteps:
         """The keys of the batches, one per step."""
         return jax.vmap(lambda k: Gradient().batch_keys(k)[0])(self.step_keys(key))
 
-    def __call__(
-        self, problem: Problem, stale_params: optax.Params, worker: jax.Array, key: jax.Array
-    ) -> tuple[optax.Updates, jax.Array]:
-        """Returns the difference over the learning rate, and the mean loss."""
+    def train(
+        self,
+        problem: Problem,
+        stale_params: optax.Params,
+        worker: jax.Array,
+        key: jax.Array,
+        state: optax.OptState,
+    ) -> tuple[optax.Updates, jax.Array, optax.OptState]:
+        """Returns the difference over the learning rate, the mean loss, and the inner state."""
         optimizer = optax.with_extra_args_support(self.optimizer)
 
         def step(carry: tuple[optax.Params, optax.OptState], key: jax.Array) -> Any:
@@ -100,27 +110,64 @@ class LocalSteps:
             update, state = optimizer.update(update, state, params)
             return (optax.apply_updates(params, update), state), loss
 
-        start = stale_params, optimizer.init(stale_params)
-        (params, _), losses = jax.lax.scan(step, start, self.step_keys(key))
+        start = stale_params, state
+        (params, state), losses = jax.lax.scan(step, start, self.step_keys(key))
         update = jax.tree.map(
             lambda stale, local: ((stale - local) / self.learning_rate).astype(stale.dtype),
             stale_params,
             params,
         )
-        return update, jnp.mean(losses)
+        return update, jnp.mean(losses), state
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LocalSteps(_InnerTraining):
+    """The program that :func:`local_steps` returns."""
+
+    def __call__(
+        self, problem: Problem, stale_params: optax.Params, worker: jax.Array, key: jax.Array
+    ) -> tuple[optax.Updates, jax.Array]:
+        """Returns the difference over the learning rate, and the mean loss."""
+        state = self.optimizer.init(stale_params)
+        update, loss, _ = self.train(problem, stale_params, worker, key, state)
+        return update, loss
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LocalStepsKeepingState(_InnerTraining):
+    """The program that :func:`local_steps` returns with ``keep_state``."""
+
+    def init(self, problem: Problem, params: optax.Params) -> optax.OptState:
+        """Returns the inner optimizer's state before a worker's first job."""
+        del problem
+        return self.optimizer.init(params)
+
+    def __call__(
+        self,
+        problem: Problem,
+        stale_params: optax.Params,
+        worker: jax.Array,
+        key: jax.Array,
+        state: optax.OptState,
+    ) -> tuple[optax.Updates, jax.Array, optax.OptState]:
+        """Returns the difference over the learning rate, the mean loss, and the inner state."""
+        return self.train(problem, stale_params, worker, key, state)
 
 
 def local_steps(
     num_steps: int,
     optimizer: optax.GradientTransformation,
     learning_rate: float,
-) -> LocalSteps:
+    keep_state: bool = False,
+) -> LocalSteps | LocalStepsKeepingState:
     """Several steps of an inner optimizer; what is sent has the scale of a gradient.
 
     From the stale parameters s a worker takes K = ``num_steps`` steps of ``optimizer`` to y_K,
     each on a fresh batch, and sends ``(s - y_K) / learning_rate``: with plain SGD the sum of its
     K gradients, so that strengths and thresholds of the server's method keep their meaning.
-    The inner optimizer starts afresh in each job. The loss of a job is the mean over its steps.
+    The loss of a job is the mean over its steps.
 
     Args:
       num_steps: K >= 1.
@@ -129,12 +176,16 @@ def local_steps(
         ``ao.optimizers`` can be swept without compiling.
       learning_rate: what the difference is divided by, > 0: the inner optimizer's own, or 1
         to send the difference itself.
+      keep_state: whether the inner optimizer's state (momentum, second moments, number of steps)
+        goes on from a worker's last job, while the parameters are the server's; otherwise it
+        starts afresh in each job. It stays at its worker: the server never sees it. A copy per
+        worker is held in memory.
 
     Returns:
       A worker program.
 
     Raises:
-      TypeError: if ``optimizer`` is no gradient transformation.
+      TypeError: if ``optimizer`` is no gradient transformation, or ``keep_state`` no boolean.
       ValueError: if a number is out of range.
 
     Example:
@@ -153,7 +204,10 @@ def local_steps(
     References:
       McMahan et al. 2017, https://arxiv.org/abs/1602.05629 (local SGD with a server);
       Reddi et al. 2021, https://arxiv.org/abs/2003.00295 (the difference as a pseudo-gradient;
-      there it is not divided by the learning rate, which is ``learning_rate=1`` here).
+      there it is not divided by the learning rate, which is ``learning_rate=1`` here);
+      Douillard et al. 2023, https://arxiv.org/abs/2311.08105 (DiLoCo. Public code,
+      https://github.com/PrimeIntellect-ai/diloco_simple, keeps the state; the authors' notebook on
+      the asynchronous form, https://github.com/google-deepmind/asyncdiloco, starts it afresh).
     """
     require_count("num_steps", num_steps)
     if not isinstance(optimizer, optax.GradientTransformation):
@@ -161,45 +215,7 @@ def local_steps(
             f"optimizer must be a gradient transformation such as optax.sgd(0.1), got {optimizer!r}"
         )
     require_number("learning_rate", learning_rate, above=0)
-    return LocalSteps(num_steps, optimizer, float(learning_rate))
-
-
-def check_worker(
-    worker: WorkerProgram, problem: Problem, params: optax.Params, served: Any
-) -> optax.Updates:
-    """Checks without computing that a worker program returns an update and a loss.
-
-    Args:
-      worker: the program.
-      problem: a problem whose own check has passed.
-      params: shapes and dtypes of the parameters.
-      served: of what a worker reads: the parameters, or what the optimizer serves instead.
-
-    Returns:
-      Shapes and dtypes of the update.
-
-    Raises:
-      ValueError: if it fails, or returns something else.
-    """
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    index = jax.ShapeDtypeStruct((), jnp.int32)
-
-    def program(served: Any, index: jax.Array, key: jax.Array) -> tuple:
-        update, loss = worker(problem, served, index, key)
-        return update, loss
-
-    try:
-        update, loss = jax.eval_shape(program, served, index, key)
-    except Exception as error:  # a user's function may raise anything
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        raise ValueError(f"the worker program fails: {reason}") from error
-    sent, *allowed = (
-        jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (update, params, served)
-    )
-    if sent not in allowed:
-        raise ValueError(
-            f"the worker program must return an update like the parameters, got {update}"
-        )
-    if loss.shape != () or not jnp.issubdtype(loss.dtype, jnp.floating):
-        raise ValueError(f"the worker program must return one scalar loss, got {loss}")
-    return update
+    if not isinstance(keep_state, bool):
+        raise TypeError(f"keep_state must be True or False, got {keep_state!r}")
+    program = LocalStepsKeepingState if keep_state else LocalSteps
+    return program(num_steps, optimizer, float(learning_rate))

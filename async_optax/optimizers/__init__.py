@@ -4,11 +4,15 @@ Every method takes ``learning_rate`` first, runs under every protocol, and is fo
 through :func:`names`, :func:`get` and :func:`make`.
 """
 
+from async_optax.optimizers import pipelines
 from async_optax.optimizers.adadelay import adadelay
+from async_optax.optimizers.averaging import diloco, parameter_averaging
 from async_optax.optimizers.delay_compensated import dana_dc, dc_asgd, dc_asgd_adaptive
+from async_optax.optimizers.elastic import eamsgd, easgd
 from async_optax.optimizers.federated import fadas, fedasync, fedbuff
 from async_optax.optimizers.gap_aware import dana_gap_aware, gap_aware
 from async_optax.optimizers.global_batch import gba
+from async_optax.optimizers.gossip import c_asgd, d_psgd, p_asgd, pc_asgd, pc_asgd_practical
 from async_optax.optimizers.gradient_descent import (
     clipped_sgd,
     delay_adaptive_sgd,
@@ -19,20 +23,27 @@ from async_optax.optimizers.gradient_descent import (
 from async_optax.optimizers.heavy_tailed import async_heavy_tailed
 from async_optax.optimizers.nesterov import nadam_delayed, nesterov_delayed
 from async_optax.optimizers.normalized import normalized_momentum_sgd
+from async_optax.optimizers.pairwise import ad_psgd
 from async_optax.optimizers.per_worker_momentum import dana, multi_momentum
 from async_optax.optimizers.registry import get, make, names, register
 from async_optax.optimizers.shared_momentum import linear_weight_prediction, momentum_sgd, smega2
 
 __all__ = [
+    "ad_psgd",
     "adadelay",
     "async_heavy_tailed",
+    "c_asgd",
     "clipped_sgd",
+    "d_psgd",
     "dana",
     "dana_dc",
     "dana_gap_aware",
     "dc_asgd",
     "dc_asgd_adaptive",
     "delay_adaptive_sgd",
+    "diloco",
+    "eamsgd",
+    "easgd",
     "fadas",
     "fedasync",
     "fedbuff",
@@ -47,6 +58,11 @@ __all__ = [
     "names",
     "nesterov_delayed",
     "normalized_momentum_sgd",
+    "p_asgd",
+    "parameter_averaging",
+    "pc_asgd",
+    "pc_asgd_practical",
+    "pipelines",
     "register",
     "ringmaster_sgd",
     "sgd",

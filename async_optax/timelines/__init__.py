@@ -3,6 +3,7 @@
 from async_optax.timelines import protocols, runtimes
 from async_optax.timelines.given_staleness import uniform_staleness
 from async_optax.timelines.open_arrivals import open_arrivals
+from async_optax.timelines.own_versions import require_own_versions
 from async_optax.timelines.side_tables import Absences, LostJobs, Phases, Reason
 from async_optax.timelines.simulation import simulate_timeline
 from async_optax.timelines.timeline import Timeline
@@ -18,6 +19,7 @@ __all__ = [
     "open_arrivals",
     "protocols",
     "read_jobs",
+    "require_own_versions",
     "runtimes",
     "simulate_timeline",
     "uniform_staleness",

@@ -9,7 +9,7 @@ compensation come first and see the raw gradient; staleness weights stand next t
 rate; :func:`accumulate_until_commit` separates what is done per arrival from the server.
 """
 
-from async_optax.transforms import schedules, weights
+from async_optax.transforms import schedules, stages, topologies, weights
 from async_optax.transforms.accumulation import (
     AccumulateUntilCommitState,
     accumulate_until_commit,
@@ -32,9 +32,11 @@ from async_optax.transforms.dynamic_compensation import (
     CompensateDelayDynamicState,
     compensate_delay_dynamic,
 )
+from async_optax.transforms.elastic import ElasticAverageState, ElasticCopy, elastic_average
 from async_optax.transforms.exact_compensation import compensate_delay_exact
 from async_optax.transforms.gap import ScaleByGapMomentumState, scale_by_gap_momentum
 from async_optax.transforms.gathering import require_gathering
+from async_optax.transforms.gossip import MixNeighboursState, mix_neighbours
 from async_optax.transforms.lookahead import (
     LookAheadState,
     ServesParams,
@@ -58,6 +60,9 @@ from async_optax.transforms.normalization import (
     ScaleByNormalizedMomentumState,
     scale_by_normalized_momentum,
 )
+from async_optax.transforms.pairwise import AveragePairsState, average_pairs
+from async_optax.transforms.partners import Partners, active_half, partner_sequence, partners_of
+from async_optax.transforms.predict_clip import PredictClipState, predict_clip
 from async_optax.transforms.rows import RowUpdates, apply_updates
 from async_optax.transforms.schedules import (
     InjectedStalenessSchedule,
@@ -65,27 +70,46 @@ from async_optax.transforms.schedules import (
     scale_by_staleness_schedule,
 )
 from async_optax.transforms.smega2 import TraceSmega2State, trace_smega2
+from async_optax.transforms.stage_prediction import PredictStagesState, predict_stages
+from async_optax.transforms.stage_versions import (
+    DelayStagesState,
+    DelayStagesWithoutStashState,
+    StageVersions,
+    delay_stages,
+)
 from async_optax.transforms.staleness import scale_by_staleness
 from async_optax.transforms.sweepable import Structure, split_numbers, sweepable
+from async_optax.transforms.touched_rows import AverageTouchedRowsState, average_touched_rows
 from async_optax.transforms.tracking import TrackStalenessState, track_staleness, worker_params
 
 __all__ = [
     "AccumulateUntilCommitState",
+    "AveragePairsState",
+    "AverageTouchedRowsState",
     "BiClipState",
     "ClipByQuantileState",
     "ClipCoordinatesByQuantileState",
     "CompensateDelayAdaptiveState",
     "CompensateDelayDynamicState",
+    "DelayStagesState",
+    "DelayStagesWithoutStashState",
     "DifferenceToWorkerModelState",
+    "ElasticAverageState",
+    "ElasticCopy",
     "InjectedStalenessSchedule",
     "LookAheadState",
+    "MixNeighboursState",
     "ScaleByAdadelayState",
     "ScaleByGapMomentumState",
     "ScaleByNadamDelayedState",
     "ScaleByNormalizedMomentumState",
     "ScaleByStalenessScheduleState",
     "ServesParams",
+    "Partners",
+    "PredictClipState",
+    "PredictStagesState",
     "RowUpdates",
+    "StageVersions",
     "Structure",
     "TraceNesterovDelayedState",
     "TracePerWorkerState",
@@ -93,7 +117,10 @@ __all__ = [
     "TraceWithLookAheadState",
     "TrackStalenessState",
     "accumulate_until_commit",
+    "active_half",
     "apply_updates",
+    "average_pairs",
+    "average_touched_rows",
     "bi_clip",
     "check_arrival",
     "clip_by_global_norm",
@@ -103,8 +130,15 @@ __all__ = [
     "compensate_delay_adaptive",
     "compensate_delay_dynamic",
     "compensate_delay_exact",
+    "delay_stages",
     "difference_to_worker_model",
+    "elastic_average",
     "look_ahead",
+    "mix_neighbours",
+    "partner_sequence",
+    "partners_of",
+    "predict_clip",
+    "predict_stages",
     "require_gathering",
     "scale_by_adadelay",
     "scale_by_gap_momentum",
@@ -115,7 +149,9 @@ __all__ = [
     "schedules",
     "served_params",
     "split_numbers",
+    "stages",
     "sweepable",
+    "topologies",
     "trace_nesterov_delayed",
     "trace_per_worker",
     "trace_smega2",

@@ -56,6 +56,8 @@ METHODS = {
         {"weight_decay": 0.0},
         lambda lr: optax.chain(transforms.scale_by_nadam_delayed(), optax.sgd(lr)),
     ),
+    "parameter_averaging": ({}, optax.sgd),
+    "diloco": ({"momentum": 0.5}, _nesterov),
     "fedasync": ({"mixing": 1.0}, optax.sgd),
     "fedbuff": ({"momentum": 0.5}, _momentum),
     "fadas": ({"max_staleness": 4}, optax.amsgrad),
@@ -87,6 +89,7 @@ NEUTRAL = {
     "dana": ({"num_workers": 3, "momentum": 0.0}, optax.sgd),
     "dana_dc": ({"num_workers": 3, "momentum": 0.0, "strength": 0.0}, optax.sgd),
     "nesterov_delayed": ({"momentum": 0.0}, optax.sgd),
+    "diloco": ({"momentum": 0.5, "weight_fn": ao.weights.constant()}, _nesterov),
     "fedbuff": ({"weight_fn": ao.weights.constant()}, optax.sgd),
     "fadas": ({"max_staleness": 1e6}, optax.amsgrad),
     "gba": ({"max_staleness": 1e6, "server": optax.sgd}, optax.sgd),
@@ -103,12 +106,20 @@ WITHOUT_NEUTRAL = {
     "dana_gap_aware": "only a gap of zero turns it off",
     "nadam_delayed": "ignores staleness; its limit is optax.nadam, see the oracles",
     "fedasync": "a stale model is mixed as it is",
+    "parameter_averaging": "a stale model is taken as it is",
 }
 
 # Methods around optax transformations that do not stand strict promotion of dtypes.
 NOT_STRICT = {"fadas"}
 # Methods whose step does not grow in proportion to the learning rate.
-NOT_PROPORTIONAL = {"fedasync", "fadas", "adadelay", "gap_aware", "dana_gap_aware"}
+NOT_PROPORTIONAL = {
+    "parameter_averaging",
+    "fedasync",
+    "fadas",
+    "adadelay",
+    "gap_aware",
+    "dana_gap_aware",
+}
 
 
 def promotion(name):

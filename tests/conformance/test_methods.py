@@ -169,6 +169,7 @@ IGNORES_STALENESS = {
     "smega2",
     "multi_momentum",
     "dana",
+    "diloco",
     "nesterov_delayed",
     "nadam_delayed",
 }
@@ -272,6 +273,7 @@ REQUIRED = {
     "dana_dc": ["stale_params", "worker"],
     "gap_aware": ["stale_params"],
     "dana_gap_aware": ["stale_params", "worker"],
+    "parameter_averaging": ["stale_params"],
     "fedasync": ["staleness", "stale_params"],
     "fedbuff": ["staleness"],
     "fadas": ["staleness"],

@@ -34,6 +34,8 @@ ARGUMENTS = {
     "dana_gap_aware": {"momentum": 0.5},
     "nesterov_delayed": {"momentum": 0.5},
     "nadam_delayed": {"weight_decay": 0.0},
+    "parameter_averaging": {},
+    "diloco": {"momentum": 0.5},
     "fedasync": {"mixing": 1.0},
     "fedbuff": {"momentum": 0.5},
     "fadas": {"max_staleness": 4.0, "learning_rate": 1e-2},

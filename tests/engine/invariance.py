@@ -6,10 +6,17 @@ import jax
 import optax
 
 import async_optax as ao
+from tests.engine.keeping_momentum import KeepingMomentum
 from tests.engine.problems import softmax_problem
 from tests.engine.protocols import PROTOCOLS, make_timeline
 from tests.oracles.replay import SoftmaxRegression
 from tests.oracles.table import CASES
+
+# Workers whose inner optimizer goes on from job to job: its state is part of all that is below.
+KEEPING_STATE = {
+    "kept_momentum": lambda: KeepingMomentum(0.7),
+    "kept_adam": lambda: ao.local_steps(2, optax.adam(0.05), 0.05, keep_state=True),
+}
 
 OPTIMIZERS = {
     name: lambda case=case: ao.optimizers.make(case[0], learning_rate=0.1, **case[1])
@@ -19,14 +26,15 @@ OPTIMIZERS = {
         ao.transforms.clip_by_global_norm(0.5),
         ao.transforms.compensate_delay_exact(),
         ao.transforms.accumulate_until_commit(optax.sgd(0.1)),
-    )
+    ),
+    **{name: lambda: ao.optimizers.diloco(0.5, momentum=0.5) for name in KEEPING_STATE},
 }
 
 # Every method, under a protocol where each arrival commits or one that gathers them; and every
 # protocol. Methods that share a protocol share its timeline, protocols share a program.
-RUNS = [
-    (name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(OPTIMIZERS)
-] + [("clipped_sgd", protocol) for protocol in PROTOCOLS]
+RUNS = [(name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(OPTIMIZERS)]
+RUNS += [("clipped_sgd", protocol) for protocol in PROTOCOLS]
+RUNS += [("kept_adam", protocol) for protocol in ("uniform", "ringmaster", "buffered_no_wait")]
 RUNS = sorted(set(RUNS))
 
 
@@ -48,6 +56,7 @@ def execute(optimizer, protocol, **options):
             OPTIMIZERS[optimizer](),
             make_timeline(PROTOCOLS[protocol], num_commits=40),
             key=jax.random.key(3),
+            worker=KEEPING_STATE.get(optimizer, ao.gradient)(),
             record=("gap", "gradient_norm", "update_norm"),
             evaluate_every=7,
             **options,

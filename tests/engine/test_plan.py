@@ -79,6 +79,39 @@ def test_waves_are_greedy_and_only_read_existing_versions(timeline, lanes, cut):
             assert timeline.read_version[last] > current
 
 
+@given(timeline=timelines(), lanes=st.integers(1, 12), cut=st.integers(0, 40))
+def test_no_worker_is_in_a_wave_twice_if_it_keeps_a_state(timeline, lanes, cut):
+    plan = compile_timeline(timeline, workers_keep_state=True)
+    end = plan.num_arrivals
+    boundaries = np.unique([min(cut, end), end])
+    starts = cut_waves(plan, lanes, boundaries)
+    assert starts[0] == 0
+    assert starts[-1] == end
+    for first, last in zip(starts[:-1], starts[1:], strict=True):
+        assert 1 <= last - first <= lanes
+        current, present = timeline.version[first], timeline.worker[first:last]
+        assert (timeline.read_version[first:last] <= current).all()
+        assert len(np.unique(present)) == last - first
+        if last - first < lanes and last not in boundaries:  # the next one had to wait
+            assert timeline.read_version[last] > current or timeline.worker[last] in present
+    # Nothing else of the plan depends on it.
+    without = compile_timeline(timeline)
+    for field in dataclasses.fields(plan):
+        if field.name != "parent":
+            values = getattr(plan, field.name), getattr(without, field.name)
+            np.testing.assert_array_equal(*values)
+
+
+def test_waves_of_workers_that_deliver_twice_per_commit():
+    timeline = ao.simulate_timeline(
+        ao.protocols.buffered(4), ao.runtimes.deterministic(), 2, num_commits=3
+    )
+    end = np.array([12])
+    assert cut_waves(compile_timeline(timeline), 8, end).tolist() == [0, 5, 9, 12]
+    plan = compile_timeline(timeline, workers_keep_state=True)
+    assert cut_waves(plan, 8, end).tolist() == [0, 2, 4, 6, 8, 10, 12]
+
+
 def test_slots_of_the_protocols():
     def num_slots(protocol, runtimes=None):
         runtimes = runtimes or ao.runtimes.gamma(cv=0.5)

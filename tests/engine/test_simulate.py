@@ -97,6 +97,44 @@ def test_plain_optax_optimizers_run_and_compile_once_per_object():
     assert np.isfinite(result.params).all()
 
 
+def _one_per_class(labels, key):
+    return jnp.zeros(int(labels.max()) + 1)
+
+
+def test_data_may_decide_the_shapes():
+    for num_classes in (3, 5, 3):
+        labels = np.array([0, num_classes - 1])
+        problem = dataclasses.replace(
+            PROBLEM, init=Partial(_one_per_class, labels), batch=_fixed, loss=_squares
+        )
+        result = run_quadratic(problem)
+        assert result.params.shape == (num_classes,)
+        assert result.memory.slots == 5 * 4 * num_classes
+
+
+def _fixed(key, worker):
+    return jnp.ones(())
+
+
+def _squares(x, batch, key):
+    return jnp.sum((x - batch) ** 2)
+
+
+def test_what_equal_structures_have_in_common_is_traced_once():
+    traced, sgd = [], optax.sgd(0.1)
+
+    def init(params):
+        traced.append(isinstance(params, jax.core.Tracer))
+        return sgd.init(params)
+
+    optimizer = optax.GradientTransformationExtraArgs(init, sgd.update)
+    run_quadratic(PROBLEM, optimizer)
+    assert any(traced)
+    traced.clear()
+    run_quadratic(PROBLEM, optimizer, make_timeline(seed=1), jax.random.key(1))
+    assert traced == [False]  # what the run begins with
+
+
 def test_data_in_partial_nodes_is_an_argument_not_a_constant():
     def problem(offset):
         data = offset + jnp.arange(6.0)

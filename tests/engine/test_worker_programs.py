@@ -12,6 +12,7 @@ import async_optax as ao
 from async_optax.engine.program import run_chunk
 from tests.engine import protocols
 from tests.engine.invariance import compiling_quickly
+from tests.engine.local_workers import LocalWorkers, Momentum
 from tests.engine.problems import (
     make_timeline,
     quadratic_problem,
@@ -33,17 +34,6 @@ def _compiling_quickly():
         yield
 
 
-class Momentum:
-    """``v <- 0.9 v + g; x <- x - lr v``."""
-
-    def __init__(self, lr):
-        self.lr, self.velocity = lr, 0.0
-
-    def step(self, x, g, *_):
-        self.velocity = 0.9 * self.velocity + g
-        return x - self.lr * self.velocity
-
-
 INNER = {
     "sgd": (lambda: ao.optimizers.sgd(INNER_RATE), lambda: Sgd(INNER_RATE)),
     "clipped_sgd": (
@@ -52,37 +42,6 @@ INNER = {
     ),
     "momentum": (lambda: optax.sgd(INNER_RATE, momentum=0.9), lambda: Momentum(INNER_RATE)),
 }
-
-
-class LocalWorkers:
-    """A model whose loss and gradient are those of local steps.
-
-    What the replay takes for the rows of a job is the job's key: keys of those that were
-    accepted, in their order.
-    """
-
-    def __init__(self, timeline, inner, noise):
-        _, job_key = jax.random.split(KEY)
-        self.jobs = iter(
-            [jax.random.fold_in(job_key, i) for i in np.flatnonzero(timeline.accepted)]
-        )
-        self.inner, self.noise = inner, noise
-
-    def rows(self, batch_key):
-        key = next(self.jobs)
-        assert jax.random.split(key, 3)[0] == batch_key
-        return key
-
-    def loss_and_gradient(self, stale, key):
-        x, rule, losses = stale, self.inner(), []
-        for step in range(NUM_STEPS):
-            step_key = key if step == 0 else jax.random.fold_in(key, step)
-            batch_key, _, noise_key = jax.random.split(step_key, 3)
-            loss, g = MODEL.loss_and_gradient(x, MODEL.rows(batch_key))
-            g = g + np.asarray(self.noise(noise_key, jnp.zeros(MODEL.size)))
-            x = rule.step(x, g, x, 0, 0, 1.0, True)
-            losses.append(loss)
-        return np.mean(losses), (stale - x) / DIVISOR
 
 
 @pytest.mark.usefixtures("x64")
@@ -98,8 +57,11 @@ def test_local_steps_equal_a_loop_in_numpy(inner, protocol, lanes):
     optimizer, rule = INNER[inner]
     noise = ao.noise.gaussian(0.1)
     timeline = protocols.make_timeline(protocols.PROTOCOLS[protocol], num_commits=15)
+    workers = LocalWorkers(
+        MODEL, timeline, KEY, rule, num_steps=NUM_STEPS, divisor=DIVISOR, noise=noise
+    )
     versions, losses = replay(
-        LocalWorkers(timeline, rule, noise),
+        workers,
         StalenessAwareSgd(0.3),
         timeline,
         KEY,
@@ -291,6 +253,11 @@ BAD_INPUT = {
         lambda: ao.local_steps(2, optax.sgd(0.1), float("nan")),
         ValueError,
         "learning_rate must be a finite number > 0, got nan",
+    ),
+    "state": (
+        lambda: ao.local_steps(2, optax.sgd(0.1), 0.1, keep_state=1),
+        TypeError,
+        "keep_state must be True or False, got 1",
     ),
     "rates": (
         lambda: ao.local_steps(2, optax.sgd(0.1), jnp.ones(2)),

@@ -14,6 +14,13 @@ class MomentumSgd(Rule):
         return total + momentum * self.velocity if self.options.get("nesterov") else self.velocity
 
 
+class WeightedMomentumSgd(MomentumSgd):
+    """Each arrival is weighted by ``(1 + tau)**-power`` before the momentum sees it."""
+
+    def per_arrival(self, g, x, s, tau, worker):
+        return g * (1.0 + tau) ** -self.options["power"]
+
+
 class LinearWeightPrediction(MomentumSgd):
     def served(self, x):
         return x - self.options["num_steps"] * self.lr * self.velocity

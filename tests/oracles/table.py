@@ -1,5 +1,6 @@
 """Every registered method with its NumPy oracle, and the arguments under which both are run."""
 
+from async_optax import weights
 from tests.oracles import momentum_rules, rules
 
 NAMES = {"num_workers": 5, "momentum": 0.7}
@@ -92,6 +93,24 @@ CASES = {
         {"momentum": 0.7},
     ),
     "nadam_delayed": ("nadam_delayed", {}, momentum_rules.NadamDelayed, {"weight_decay": 0.01}),
+    "parameter_averaging": (
+        "parameter_averaging",
+        {},
+        rules.FedAsync,
+        {"mixing": 1.0, "power": 0.0},
+    ),
+    "diloco": (
+        "diloco",
+        {"momentum": 0.7},
+        momentum_rules.MomentumSgd,
+        {"momentum": 0.7, "nesterov": True},
+    ),
+    "diloco-weighted": (
+        "diloco",
+        {"momentum": 0.7, "weight_fn": weights.polynomial(0.5)},
+        momentum_rules.WeightedMomentumSgd,
+        {"momentum": 0.7, "nesterov": True, "power": 0.5},
+    ),
     "fedasync": (
         "fedasync",
         {"mixing": 0.8},
