@@ -20,6 +20,7 @@ PAGES = {
     "async_optax/timelines/README.md": 3,
     "async_optax/data/README.md": 4,
     "async_optax/engine/README.md": 5,
+    "async_optax/engine/gossip/README.md": 4,
 }
 
 

@@ -155,7 +155,7 @@ class Batch:
                     "strategy='loop', or jax.random.key(seed, impl='threefry2x32')"
                 )
             shapes = check_functions(problem, optimizer, worker, recorders)
-            optimizer = checked_optimizer(optimizer, shapes, timeline)
+            optimizer = checked_optimizer(optimizer, problem, shapes, timeline)
             check_batches(problem, timeline)
             runs.append(Run(problem, optimizer, plan, evaluations, key, worker, recorders, shapes))
         if runs[0].stream is not None:

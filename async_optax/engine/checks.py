@@ -18,6 +18,7 @@ from async_optax.engine.shapes import Shapes, likeness
 from async_optax.engine.worker import WorkerProgram
 from async_optax.engine.worker_calls import check_worker
 from async_optax.timelines import Timeline
+from async_optax.timelines.own_versions import require_own_versions
 from async_optax.transforms import (
     TrackStalenessState,
     require_gathering,
@@ -111,22 +112,28 @@ def checked_slot_dtype(slot_dtype: Any) -> jnp.dtype | None:
 
 
 def checked_optimizer(
-    optimizer: optax.GradientTransformation, shapes: Shapes, timeline: Timeline
+    optimizer: optax.GradientTransformation, problem: Problem, shapes: Shapes, timeline: Timeline
 ) -> optax.GradientTransformationExtraArgs:
     """Returns the optimizer, which takes extra arguments, or raises if it cannot run here.
 
     Raises:
-      ValueError: if it does not gather where the timeline does, has too few workers, or
-        tracks the staleness itself.
+      ValueError: if it does not gather where the timeline does, has too few workers, serves
+        workers copies of their own that others would read, or tracks the staleness itself.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     if isinstance(shapes.state, TrackStalenessState):
         raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
+    if any(_serves_own(node) for node in jax.tree.leaves(shapes.state, is_leaf=_serves_own)):
+        require_own_versions(timeline, getattr(problem, "num_agents", None))
     accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
     if not accepted_in_full:
         require_gathering(shapes.state, shapes.params)
     _check_workers(optimizer, shapes, timeline, gathers=not accepted_in_full)
     return optimizer
+
+
+def _serves_own(node: Any) -> bool:
+    return getattr(node, "serves_own_worker", False)
 
 
 def check_batches(problem: Problem, timeline: Timeline) -> None:

@@ -129,7 +129,7 @@ def simulate(
     check_mesh(mesh)
     check_lanes(lanes, MAX_ARRIVALS, 1 if mesh is None else mesh.size)
     slot_dtype = checked_slot_dtype(slot_dtype)
-    optimizer = checked_optimizer(optimizer, shapes, timeline)
+    optimizer = checked_optimizer(optimizer, problem, shapes, timeline)
     check_batches(problem, timeline)
     plan = compile_timeline(timeline, keeps_state(worker))
     evaluations = schedule_evaluations(plan, timeline.end_time, evaluate_every, evaluate_at)

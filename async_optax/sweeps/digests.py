@@ -12,6 +12,7 @@ import optax
 from jax.tree_util import Partial
 
 from async_optax.engine import Problem, WorkerProgram, gradient
+from async_optax.engine.worker_calls import call_worker, initial_state
 from async_optax.timelines import Timeline
 from async_optax.transforms import Structure, split_numbers
 
@@ -46,8 +47,9 @@ class Digests:
             problem, worker = both
             params = problem.init(key)
             metrics = problem.evaluate(params) if problem.evaluate is not None else {}
-            update, loss = worker(problem, params, jnp.int32(0), key)
-            return params, metrics, update, loss
+            state = initial_state(worker, problem, params)
+            update, loss, state = call_worker(worker, problem, params, jnp.int32(0), key, state)
+            return params, metrics, update, loss, *jax.tree.leaves(state)
 
         return self._digest(compute, (problem, self._worker), jax.random.key(0))
 

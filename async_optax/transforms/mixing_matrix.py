@@ -58,17 +58,20 @@ class CyclicMixing:
       matrices: float64 ``[period, n, n]``.
       terms: ``(sources, weights)``, int32 and float64 ``[period, n, d]``: the entries of each row
         that are not zero, if they are few; ``None`` otherwise.
+      equal_rows: whether all agents take the same mean, always: then it is computed once.
     """
 
     num_agents: int = dataclasses.field(metadata={"static": True})
     matrices: Any
     terms: tuple[Any, Any] | None
+    equal_rows: bool = dataclasses.field(metadata={"static": True})
 
     @classmethod
     def of(cls, matrices: Sequence[np.ndarray] | np.ndarray) -> "CyclicMixing":
         """Makes the mixing of matrices that have been checked."""
         matrices = np.asarray(matrices, np.float64)
-        return cls(matrices.shape[1], matrices, _terms(matrices))
+        equal_rows = bool((matrices == matrices[:1, :1]).all()) and matrices.shape[1] > 1
+        return cls(matrices.shape[1], matrices, _terms(matrices), equal_rows)
 
     @property
     def period(self) -> int:
@@ -81,6 +84,9 @@ class CyclicMixing:
 
     def combine(self, step: jax.Array, tree: optax.Params) -> optax.Params:
         """Returns ``sum_j W_ij(step) x_j`` of every leaf ``[n, ...]``, in at least float32."""
+        if self.equal_rows:
+            first = self.matrices[0, :1]
+            return jax.tree.map(lambda x: jnp.broadcast_to(_product(first, x), x.shape), tree)
         if self.terms is None:
             matrix = self._now(self.matrices, step)
             return jax.tree.map(lambda x: _product(matrix, x), tree)
@@ -230,10 +236,12 @@ def _terms(matrices: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _product(matrix: Any, x: jax.Array) -> jax.Array:
+    """Some rows of the mixed x, ``[len(matrix), ...]``."""
     dtype = working_dtype(x)
     flat = x.astype(dtype).reshape(len(x), math.prod(x.shape[1:]))
     precision = jax.lax.Precision.HIGHEST  # else a GPU rounds to ten bits, and agents never agree
-    return jnp.matmul(jnp.asarray(matrix, dtype), flat, precision=precision).reshape(x.shape)
+    product = jnp.matmul(jnp.asarray(matrix, dtype), flat, precision=precision)
+    return product.reshape(-1, *x.shape[1:])
 
 
 def _gathered(sources: Any, weights: Any, x: jax.Array) -> jax.Array:

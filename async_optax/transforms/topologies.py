@@ -265,10 +265,10 @@ def random_pairings(num_agents: int, seed: int = 0) -> PairMixing:
 
     Example:
       >>> random_pairings(4).matrices_at(np.arange(2))[0]
-      array([[0.5, 0. , 0. , 0.5],
-             [0. , 0.5, 0.5, 0. ],
-             [0. , 0.5, 0.5, 0. ],
-             [0.5, 0. , 0. , 0.5]])
+      array([[0.5, 0.5, 0. , 0. ],
+             [0.5, 0.5, 0. , 0. ],
+             [0. , 0. , 0.5, 0.5],
+             [0. , 0. , 0.5, 0.5]])
 
     References:
       Boyd, Ghosh, Prabhakar, Shah, `Randomized gossip algorithms
@@ -302,8 +302,8 @@ def delayed_links(
 
     Example:
       >>> delayed_links(ring(3), 0.5).astype(int)
-      array([[0, 1, 1],
-             [0, 0, 1],
+      array([[0, 0, 1],
+             [1, 0, 1],
              [0, 0, 0]])
     """
     require_mixing(mixing)

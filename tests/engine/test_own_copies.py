@@ -187,7 +187,15 @@ AD_PSGD, EASGD = ao.optimizers.ad_psgd(0.1, RING), ao.optimizers.easgd(0.1, 0.2)
             AD_PSGD,
             None,
             make_timeline(20, num_workers=6),
-            "got 5|got 6",
+            "one worker per agent, 4, got 6",
+        ),
+        (AGENTS, AD_PSGD, None, make_timeline(20, num_workers=3), "one worker per agent, 4, got 3"),
+        (
+            quadratic_problem(),
+            EASGD,
+            elastic_steps(2),
+            make_timeline(20, ao.protocols.asynchronous("uniform"), num_workers=4),
+            "but what its last arrival made is version",
         ),
         (AGENTS, AD_PSGD, ao.gradient(), None, "the worker program fails"),
         (AGENTS, AD_PSGD, elastic_steps(2), None, "elastic_steps needs an optimizer that serves"),
@@ -221,6 +229,15 @@ def test_what_does_not_fit_is_refused(problem, optimizer, worker, timeline, mess
             lanes=1,
         )
     assert "\n" not in str(refused.value)
+
+
+def test_workers_may_take_turns():
+    timeline = make_timeline(40, ao.protocols.round_robin(), num_workers=NUM_WORKERS)
+    result = ao.simulate(
+        quadratic_problem(), EASGD, timeline, key=KEY, worker=elastic_steps(2), lanes=1
+    )
+    assert result.diverged is None
+    assert result.arrivals["loss"][-1] < result.arrivals["loss"][0]
 
 
 @pytest.mark.parametrize(

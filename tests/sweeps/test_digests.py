@@ -95,7 +95,10 @@ def test_the_worker_program_belongs_to_the_problem():
     assert found[0] == found[1]
     assert len(set(found)) == 3
     steps = [ao.local_steps(2, ao.optimizers.sgd(rate), 0.1) for rate in (0.1, 0.2)]
-    assert len({Digests(worker).problem(PROBLEM) for worker in steps}) == 2
+    steps += [ao.local_steps(2, optax.adam(rate), 0.1, keep_state=True) for rate in (0.1, 0.2)]
+    found = {Digests(worker).problem(PROBLEM) for worker in steps}
+    assert len(found) == 4
+    assert "" not in found
 
 
 def test_equal_structures_are_traced_once(monkeypatch):
