@@ -21,6 +21,7 @@ PAGES = {
     "async_optax/data/README.md": 4,
     "async_optax/engine/README.md": 5,
     "async_optax/engine/gossip/README.md": 4,
+    "async_optax/engine/pipeline/README.md": 2,
 }
 
 

@@ -1,7 +1,9 @@
 """Named methods of the literature, each a short composition of transformations.
 
-Every method takes ``learning_rate`` first, runs under every protocol, and is found by its name
-through :func:`names`, :func:`get` and :func:`make`.
+Every method takes ``learning_rate`` first. Those of the registry run under every protocol and are
+found by their name through :func:`names`, :func:`get` and :func:`make`; those for stages
+(``pipelines``), for stacked agents (``d_psgd``, the ``c_``, ``p_`` and ``pc_asgd`` family,
+``ad_psgd``) and for elastic averaging need problems, timelines or workers of their own.
 """
 
 from async_optax.optimizers import pipelines

@@ -241,7 +241,7 @@ def _product(matrix: Any, x: jax.Array) -> jax.Array:
     flat = x.astype(dtype).reshape(len(x), math.prod(x.shape[1:]))
     precision = jax.lax.Precision.HIGHEST  # else a GPU rounds to ten bits, and agents never agree
     product = jnp.matmul(jnp.asarray(matrix, dtype), flat, precision=precision)
-    return product.reshape(-1, *x.shape[1:])
+    return product.reshape(jnp.shape(matrix)[0], *x.shape[1:])
 
 
 def _gathered(sources: Any, weights: Any, x: jax.Array) -> jax.Array:
