@@ -45,8 +45,8 @@ class Model(NamedTuple):
 
 
 MODELS = {
-    "small (8 blocks, width 64)": Model(64, 32, (400, 1200)),
-    "larger (8 blocks, width 256)": Model(256, 64, (60, 180)),
+    "small (8 blocks, width 64)": Model(64, 32, (200, 600)),
+    "larger (8 blocks, width 256)": Model(256, 32, (30, 90)),
 }
 QUICK = {"tiny (8 blocks, width 8)": Model(8, 4, (64, 192))}
 STASHED = {"pipedream": pipelines.pipedream, "nesterov": pipelines.nesterov_pipeline}
