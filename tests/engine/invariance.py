@@ -30,9 +30,12 @@ OPTIMIZERS = {
     **{name: lambda: ao.optimizers.diloco(0.5, momentum=0.5) for name in KEEPING_STATE},
 }
 
+# Of the variants of a method the last one, with most of its options.
+NAMES = [*{CASES[name][0] if name in CASES else name: name for name in OPTIMIZERS}.values()]
+
 # Every method, under a protocol where each arrival commits or one that gathers them; and every
 # protocol. Methods that share a protocol share its timeline, protocols share a program.
-RUNS = [(name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(OPTIMIZERS)]
+RUNS = [(name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(NAMES)]
 RUNS += [("clipped_sgd", protocol) for protocol in PROTOCOLS]
 RUNS += [("kept_adam", protocol) for protocol in ("uniform", "ringmaster", "buffered_no_wait")]
 RUNS = sorted(set(RUNS))
