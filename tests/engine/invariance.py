@@ -37,7 +37,7 @@ NAMES = [*{CASES[name][0] if name in CASES else name: name for name in OPTIMIZER
 # protocol. Methods that share a protocol share its timeline, protocols share a program.
 RUNS = [(name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(NAMES)]
 RUNS += [("clipped_sgd", protocol) for protocol in PROTOCOLS]
-RUNS += [("kept_adam", protocol) for protocol in ("uniform", "ringmaster", "buffered_no_wait")]
+RUNS += [("kept_adam", protocol) for protocol in ("uniform", "buffered_no_wait")]
 RUNS = sorted(set(RUNS))
 
 
