@@ -97,6 +97,13 @@ def test_sweeps_cost_what_is_claimed():
         assert f"| {row['problem']} | {row['num_runs']} | {' | '.join(cells)} |" in page
 
 
+def test_second_runs_compile_nothing():
+    for model in read("compile")["models"].values():
+        for name, row in model["runs"].items():
+            assert row["program"] == row["claim"], name
+            assert row["claim"] or row["small"] == 0, name
+
+
 def test_the_transforms_benchmark_shows_what_is_claimed():
     page = (ROOT / "benchmarks/README.md").read_text()
     sizes = json.loads((ROOT / "benchmarks/results/transforms.json").read_text())["sizes"]
