@@ -7,6 +7,9 @@ import hypothesis
 import jax
 import pytest
 
+from tests.compiling import compile_quickly
+
+compile_quickly()
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for meshes; one device is used unless asked
 

@@ -10,7 +10,7 @@ from async_optax.engine.gossip.gradients import (
     gradients,
 )
 from async_optax.engine.gossip.pairwise import OneAgent, agent_gradient, one_agent
-from async_optax.timelines.gossip import timeline
+from async_optax.engine.gossip.timeline import timeline
 
 __all__ = [
     "AgentsProblem",

@@ -26,20 +26,32 @@ class AgentsProblem(Problem):
 
     Attributes:
       num_agents: n, the length of that axis.
+      starts: how agents start, ``"equal"`` or ``"own"``.
     """
 
     num_agents: int = dataclasses.field(kw_only=True, metadata={"static": True})
+    starts: str = dataclasses.field(kw_only=True, metadata={"static": True})
 
     @property
     def agent(self) -> Problem:
-        """The problem of one agent, which gets its index as ``worker``.
+        """The problem of one agent, which gets its index as ``worker``, to compute with.
 
-        It is read out of the functions, where its data is held once.
+        It is read out of the functions, where its data is held once; so only ``evaluate``, which
+        it is without, may have been replaced.
         """
-        names = ("init", "loss", "batch", "evaluate", "noise")
-        functions: dict[str, Any] = {name: getattr(self, name) for name in names}
-        parts = {name: function and function.args[-1] for name, function in functions.items()}
-        return Problem(**parts)
+        wrapped: dict[str, Callable] = {"init": _init, "loss": _loss, "batch": _batch}
+        if self.noise is not None:
+            wrapped["noise"] = _noise
+        return Problem(**{name: self._inner(name, wrapper) for name, wrapper in wrapped.items()})
+
+    def _inner(self, name: str, wrapper: Callable) -> Any:
+        function = getattr(self, name)
+        if isinstance(function, Partial) and function.func is wrapper:
+            return function.args[-1]
+        raise TypeError(
+            f"problem.{name} must be the one that gossip.problem made, got {function!r}: replace "
+            "the function of the agent's problem instead"
+        )
 
     def with_noise(self, noise: Callable | None) -> "AgentsProblem":
         """Returns the problem with ``noise`` added to every agent's gradient."""
@@ -107,8 +119,18 @@ def problem(
         batch=Partial(_batch, num_agents, agent.batch),
         evaluate=Partial(_evaluate, each_agent, agent.evaluate),
         num_agents=num_agents,
+        starts=starts,
     )
     return agents.with_noise(agent.noise)
+
+
+def require_agents(problem: Problem) -> AgentsProblem:
+    """Returns the problem if it is one of many agents, or raises ``TypeError``."""
+    if not isinstance(problem, AgentsProblem):
+        raise TypeError(
+            f"problem must be of many agents, gossip.problem(...), got {type(problem).__name__}"
+        )
+    return problem
 
 
 def agent_keys(key: jax.Array, num_agents: int) -> jax.Array:

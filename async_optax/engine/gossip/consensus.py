@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from async_optax.engine.record import ArrivalInfo
 from async_optax.transforms.precision import global_norm, working_dtype
@@ -37,13 +38,14 @@ def distance_from_mean(params: optax.Params) -> jax.Array:
       >>> print(distance_from_mean({"w": jnp.array([[1.0], [5.0]])}))
       2.0
     """
+    mean = jax.tree.map(lambda x: jnp.mean(x, 0, dtype=working_dtype(x)), params)
 
-    def from_mean(x: jax.Array) -> jax.Array:
-        x = x.astype(working_dtype(x))
-        return x - jnp.mean(x, 0, keepdims=True)
+    def from_mean(agent: optax.Params) -> jax.Array:
+        return global_norm(jax.tree.map(lambda x, m: x.astype(m.dtype) - m, agent, mean))
 
-    (num_agents, *_), *_ = (x.shape for x in jax.tree.leaves(params))
-    return global_norm(jax.tree.map(from_mean, params)) / num_agents**0.5
+    # One agent at a time: differences of all would be another stack.
+    distances = lax.map(from_mean, params)
+    return global_norm(distances) / len(distances) ** 0.5
 
 
 def consensus_distance(info: ArrivalInfo) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from async_optax.engine.gossip.agents import AgentsProblem, agent_keys
+from async_optax.engine.gossip.agents import agent_keys, require_agents
 from async_optax.engine.problem import Problem
 from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.engine.worker_calls import call_worker, initial_state, keeps_state
@@ -35,7 +35,7 @@ class EveryAgent:
         self, problem: Problem, stale_params: optax.Params, key: jax.Array, states: Any
     ) -> tuple[optax.Updates, jax.Array, Any]:
         """Returns also the agents' states after the round, stacked."""
-        agents = _agents(problem)
+        agents = require_agents(problem)
 
         def compute(args: Any) -> tuple[optax.Updates, jax.Array, Any]:
             params, index, agent_key, state = args
@@ -60,7 +60,7 @@ class EveryAgentKeepingState(EveryAgent):
 
     def init(self, problem: Problem, params: optax.Params) -> Any:
         """Returns the agents' states before the first round, stacked."""
-        agent = _agents(problem).agent
+        agent = require_agents(problem).agent
         return jax.vmap(lambda x: initial_state(self.program, agent, x))(params)
 
     def __call__(  # type: ignore[override]
@@ -136,11 +136,3 @@ def gradients(lanes: int = 1) -> EveryAgent:
       4
     """
     return every_agent(gradient(), lanes)
-
-
-def _agents(problem: Problem) -> AgentsProblem:
-    if not isinstance(problem, AgentsProblem):
-        raise TypeError(
-            f"problem must be of many agents, gossip.problem(...), got {type(problem).__name__}"
-        )
-    return problem

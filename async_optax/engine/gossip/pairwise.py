@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import optax
 
-from async_optax.engine.gossip.agents import AgentsProblem
+from async_optax.engine.gossip.agents import require_agents
 from async_optax.engine.problem import Problem
 from async_optax.engine.worker import WorkerProgram, gradient
 
@@ -21,17 +21,13 @@ class OneAgent:
         self, problem: Problem, stale_params: optax.Params, worker: jax.Array, key: jax.Array
     ) -> tuple[optax.Updates, jax.Array]:
         """Returns what the agent computed, and its loss."""
-        if not isinstance(problem, AgentsProblem):
-            raise TypeError(
-                f"problem must be of many agents, gossip.problem(...), got {type(problem).__name__}"
-            )
-        _, starts, *_ = problem.init.args  # type: ignore[attr-defined]
-        if starts != "equal":
+        agents = require_agents(problem)
+        if agents.starts != "equal":
             raise ValueError(
                 f"agents must start at equal parameters, gossip.problem(starts='equal'), got "
-                f"{starts!r}: version 0 is served to all of them"
+                f"{agents.starts!r}: version 0 is served to all of them"
             )
-        return self.program(problem.agent, stale_params, worker, key)
+        return self.program(agents.agent, stale_params, worker, key)
 
 
 def one_agent(program: WorkerProgram) -> OneAgent:
