@@ -56,7 +56,7 @@ def test_bounded_steps_converge_under_heavy_tails(method):
 @pytest.mark.parametrize("method", run.UNBOUNDED)
 def test_unbounded_steps_do_not(method):
     # From where a run hardly moves to where the clipped method is best; the results have them all.
-    for rate in (2.0**-12, 2.0**-10, 2.0**-8, 2.0**-6):
+    for rate in (2.0**-11, 2.0**-7):
         assert worst("heavy", method, rate) > 2 * run.LEVEL
 
 

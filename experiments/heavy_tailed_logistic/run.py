@@ -62,7 +62,7 @@ class Grid(NamedTuple):
 
 
 FULL = Grid([2.0**k for k in range(-14, 2)], range(5), max_time=400.0)
-QUICK = Grid([2.0**-9, 2.0**-6, 2.0**-3], range(2), max_time=20.0)
+QUICK = Grid([2.0**-9, 2.0**-3], range(2), max_time=10.0)
 
 
 @cache
