@@ -10,7 +10,7 @@ import pytest
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).parents[1]
-SCRIPTS = ("engine", "lanes", "scaling", "compile", "sweep")
+SCRIPTS = ("engine", "lanes", "scaling", "compile", "sweep", "pipeline", "gossip")
 
 
 @pytest.fixture(scope="module")
@@ -90,3 +90,22 @@ def test_sweeps_are_compared_with_single_runs_on_all_cores(results):
         assert row["ratio_to_processes"][name] == pytest.approx(ratio)
     assert row["auto"]["strategy"] in by_strategy - {"auto"}
     assert row["auto"]["choosing_seconds"] > 0
+
+
+def test_an_update_of_a_pipeline_ends_where_the_loops_end(results):
+    (row,) = results["pipeline"]["models"].values()
+    assert max(row["largest_difference"].values()) < 1e-3
+    stashed = {"pipedream": "adamw", "nesterov": "nadamw"}
+    without = {"pipemare": "adamw, recomputing", "nesterov, no stash": "nadamw, recomputing"}
+    baselines = {name: of["baseline"] for name, of in row["methods"].items() if name != "gpipe"}
+    assert baselines == stashed | without
+    assert all(of["claim"] == 1.3 for of in row["methods"].values())
+
+
+def test_a_round_of_gossip_ends_where_the_loop_by_hand_ends(results):
+    (row,) = results["gossip"]["models"].values()
+    assert row["claim"] == 1.2
+    assert row["largest_difference"] < 1e-5
+    methods = {"D-PSGD, ring", "D-PSGD, complete", "D-PSGD, ring, late", "PC-ASGD, ring, late"}
+    assert methods < set(row["ratio_to_n_gradients"])
+    assert set(row["times"]) == {*row["ratio_to_n_gradients"], "n gradients"}

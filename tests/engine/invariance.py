@@ -1,7 +1,5 @@
 """The runs that must come out the same however they are executed."""
 
-import contextlib
-
 import jax
 import optax
 
@@ -39,16 +37,6 @@ RUNS = [(name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enume
 RUNS += [("clipped_sgd", protocol) for protocol in PROTOCOLS]
 RUNS += [("kept_adam", protocol) for protocol in ("uniform", "buffered_no_wait")]
 RUNS = sorted(set(RUNS))
-
-
-@contextlib.contextmanager
-def compiling_quickly():
-    """Compiles without most optimizations: half the time, and other roundings as well."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    try:
-        yield
-    finally:
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def execute(optimizer, protocol, **options):

@@ -12,19 +12,18 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
     jax.distributed.initialize(address, int(num_processes), int(index))
     # Only now: importing the runs makes arrays, which starts the devices.
     from tests.engine import long_run
-    from tests.engine.invariance import RUNS, compiling_quickly, execute, sweep_norms
+    from tests.engine.invariance import RUNS, execute, sweep_norms
 
     mesh = jax.make_mesh((jax.device_count(),), ("lanes",))
     assert len({device.process_index for device in mesh.devices.flat}) == int(num_processes)
     results = {}
-    with compiling_quickly():
-        for optimizer, protocol in RUNS:
-            result = execute(optimizer, protocol, lanes=4, mesh=mesh)
-            tables = dict(result.arrivals), dict(result.evaluations)
-            results[optimizer, protocol] = np.asarray(result.params), *tables
-        results["sweep"] = sweep_norms("auto")
-        streamed = long_run.execute(lanes=2, mesh=mesh)
-        results["streamed"] = (np.asarray(streamed.params),)
+    for optimizer, protocol in RUNS:
+        result = execute(optimizer, protocol, lanes=4, mesh=mesh)
+        tables = dict(result.arrivals), dict(result.evaluations)
+        results[optimizer, protocol] = np.asarray(result.params), *tables
+    results["sweep"] = sweep_norms("auto")
+    streamed = long_run.execute(lanes=2, mesh=mesh)
+    results["streamed"] = (np.asarray(streamed.params),)
     try:
         execute(*RUNS[0], lanes=4 + 2 * int(index), mesh=mesh)
     except ValueError as error:

@@ -11,7 +11,6 @@ from async_optax.engine import execution
 from async_optax.engine.batch import Batch, cells_mesh
 from async_optax.engine.program import run_chunk
 from tests.data.sources import Numbered
-from tests.engine.invariance import compiling_quickly
 from tests.engine.problems import make_timeline, quadratic_problem, run_quadratic
 
 PROBLEM = quadratic_problem().with_noise(ao.noise.gaussian(0.3))
@@ -19,10 +18,7 @@ TIMELINE = make_timeline(60, ao.protocols.buffered(2), num_workers=6)
 RECORD = ("gradient_norm", "gap")
 
 
-@pytest.fixture(autouse=True)
-def _compiling_quickly(x64):
-    with compiling_quickly():
-        yield
+pytestmark = pytest.mark.usefixtures("x64")
 
 
 def make_mesh(shape, axis_type=AxisType.Auto, first=0):
@@ -39,7 +35,7 @@ def run(**options):
 
 @pytest.fixture(scope="module")
 def expected():
-    with jax.enable_x64(True), compiling_quickly():
+    with jax.enable_x64(True):
         return run()
 
 

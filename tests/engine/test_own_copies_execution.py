@@ -11,7 +11,6 @@ from jax.tree_util import Partial
 import async_optax as ao
 from async_optax.engine import execution
 from async_optax.engine.program import run_chunk
-from tests.engine.invariance import compiling_quickly
 from tests.engine.problems import make_timeline, quadratic_problem, softmax_problem
 from tests.oracles.replay import SoftmaxRegression
 
@@ -59,8 +58,7 @@ def test_execution_changes_nothing(method, tmp_path, monkeypatch):
     columns = expected.arrivals | expected.evaluations
     mesh = jax.make_mesh((2,), ("lanes",), devices=jax.devices()[:2])
     for options in ({"lanes": 3}, {"lanes": 4, "mesh": mesh}):
-        with compiling_quickly():
-            result = simulate(method, **options)
+        result = simulate(method, **options)
         np.testing.assert_allclose(result.params, expected.params, rtol=0, atol=1e-12)
         for name, column in (result.arrivals | result.evaluations).items():
             np.testing.assert_allclose(column, columns[name], rtol=0, atol=1e-12, err_msg=name)

@@ -11,7 +11,6 @@ from jax.tree_util import Partial
 import async_optax as ao
 from async_optax.engine.program import run_chunk
 from tests.engine import protocols
-from tests.engine.invariance import compiling_quickly
 from tests.engine.local_workers import LocalWorkers, Momentum
 from tests.engine.problems import (
     make_timeline,
@@ -26,12 +25,6 @@ MODEL = SoftmaxRegression()
 PROBLEM = quadratic_problem()
 KEY = jax.random.key(5)
 NUM_STEPS, INNER_RATE, DIVISOR = 3, 0.2, 0.25
-
-
-@pytest.fixture(autouse=True)
-def _compiling_quickly():
-    with compiling_quickly():
-        yield
 
 
 INNER = {

@@ -1,6 +1,5 @@
 """Workers that keep a state between their jobs: right, never copied, and wherever a run goes."""
 
-import contextlib
 import dataclasses
 
 import jax
@@ -15,7 +14,6 @@ from async_optax.engine import run as run_module
 from async_optax.engine.batch import Batch, cells_mesh
 from async_optax.engine.program import run_chunk
 from tests.engine import protocols
-from tests.engine.invariance import compiling_quickly
 from tests.engine.keeping_momentum import KeepingMomentum
 from tests.engine.problems import (
     make_timeline,
@@ -29,19 +27,6 @@ PROBLEM = quadratic_problem()
 NOISY = PROBLEM.with_noise(ao.noise.gaussian(0.1))
 PROGRAM = KeepingMomentum()
 GATHERING = make_timeline(60, ao.protocols.buffered(6))  # workers deliver more than once a commit
-
-
-AS_USERS_DO = {"test_states_are_predicted_and_never_copied"}
-
-
-@pytest.fixture(autouse=True)
-def _compiling_quickly(request):
-    with (
-        contextlib.nullcontext()
-        if request.function.__name__ in AS_USERS_DO
-        else (compiling_quickly())
-    ):
-        yield
 
 
 @pytest.mark.usefixtures("x64")

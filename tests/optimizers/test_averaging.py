@@ -11,7 +11,6 @@ from jax.tree_util import Partial
 
 import async_optax as ao
 from tests.engine import protocols
-from tests.engine.invariance import compiling_quickly
 from tests.engine.local_workers import AdamW, LocalWorkers, Momentum, step_key
 from tests.engine.problems import softmax_problem
 from tests.oracles.momentum_rules import MomentumSgd, WeightedMomentumSgd
@@ -24,12 +23,6 @@ MODEL = SoftmaxRegression()
 KEY = jax.random.key(11)
 START = np.linspace(-1.0, 1.0, MODEL.size)
 NUM_WORKERS, NUM_ROUNDS, RATE = 4, 10, 0.4
-
-
-@pytest.fixture(autouse=True)
-def _compiling_quickly():
-    with compiling_quickly():
-        yield
 
 
 def synchronous(num_rounds=NUM_ROUNDS, num_workers=NUM_WORKERS):

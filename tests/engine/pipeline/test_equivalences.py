@@ -11,19 +11,12 @@ from async_optax import transforms
 from async_optax.engine import execution
 from async_optax.engine.program import run_chunk
 from async_optax.optimizers import pipelines
-from tests.engine.invariance import compiling_quickly
 from tests.engine.pipeline.oracle import NUM_STAGES, network_problem
 
 KEY, RATE = jax.random.key(1), 0.05
 NO_DELAYS = (0,) * NUM_STAGES
 STASH = pipelines.nesterov_pipeline(RATE)
 NO_STASH = pipelines.nesterov_pipeline_no_stash(RATE, annealing_steps=10)
-
-
-@pytest.fixture(autouse=True)
-def _compiling_quickly():
-    with compiling_quickly():
-        yield
 
 
 def run(optimizer, problem=None, num_updates=20, timeline=None, **options):

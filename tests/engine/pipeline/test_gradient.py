@@ -8,16 +8,9 @@ import pytest
 import async_optax as ao
 from async_optax import transforms
 from async_optax.optimizers import pipelines
-from tests.engine.invariance import compiling_quickly
 from tests.engine.pipeline.oracle import NUM_STAGES, network_problem
 
 KEY = jax.random.key(7)
-
-
-@pytest.fixture(autouse=True)
-def _compiling_quickly():
-    with compiling_quickly():
-        yield
 
 
 def dropped(w, x, key):

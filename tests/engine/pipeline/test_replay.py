@@ -8,7 +8,6 @@ import pytest
 import async_optax as ao
 from async_optax import transforms
 from async_optax.optimizers import pipelines
-from tests.engine.invariance import compiling_quickly
 from tests.engine.pipeline.oracle import NUM_STAGES, Adam, Momentum, network_problem, replay
 
 KEY, NUM_UPDATES, RATE = jax.random.key(3), 14, 0.05
@@ -72,19 +71,18 @@ def test_a_method_equals_a_loop_with_full_histories(case):
     optimizer, rule, options = CASES[case]
     noise = ao.noise.gaussian(0.1)
     versions, losses, gaps = replay(rule, NUM_UPDATES, KEY, noise=noise, **options)
-    with compiling_quickly():
-        result = ao.simulate(
-            network_problem(noise),
-            optimizer,
-            ao.pipeline.timeline(
-                NUM_STAGES, NUM_UPDATES, num_micro_batches=options.get("micro", 1), synchronous=True
-            ),
-            key=KEY,
-            worker=ao.pipeline.gradient(),
-            lanes=1,
-            record={"gap": ao.pipeline.gap},
-            evaluate_every=1,
-        )
+    result = ao.simulate(
+        network_problem(noise),
+        optimizer,
+        ao.pipeline.timeline(
+            NUM_STAGES, NUM_UPDATES, num_micro_batches=options.get("micro", 1), synchronous=True
+        ),
+        key=KEY,
+        worker=ao.pipeline.gradient(),
+        lanes=1,
+        record={"gap": ao.pipeline.gap},
+        evaluate_every=1,
+    )
     for ours, theirs in zip(result.params, versions[-1], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-12)
     for i in range(NUM_STAGES):
