@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(str(error))
     summary = summarise(PRESETS[options.preset], options.strategy)
     with all_or_nothing(output) as staging:
-        text = json.dumps(summary, indent=1, allow_nan=False)
+        text = json.dumps(summary, allow_nan=False)
         (staging / "summary.json").write_text(text + "\n")
         plot_rounds(staging / "rounds.png", summary)
         plot_rates(staging / "rates.png", summary)
