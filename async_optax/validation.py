@@ -114,6 +114,19 @@ def require_learning_rate(learning_rate: Any, name: str = "learning_rate") -> No
         require_number(name, learning_rate, above=0)
 
 
+def first_line(error: BaseException) -> str:
+    r"""Returns what an error says first: the first line of its message that is not empty.
+
+    Example:
+      >>> first_line(ValueError("\n  no such row\nin the table"))
+      'no such row'
+      >>> first_line(ZeroDivisionError())
+      'ZeroDivisionError()'
+    """
+    lines = (line.strip() for line in str(error).splitlines())
+    return next((line for line in lines if line), repr(error))
+
+
 def require_staleness(staleness: Any) -> None:
     """Raises unless ``staleness`` is an integer >= 0 (the sign is checked when concrete).
 

@@ -138,12 +138,13 @@ def measure(model, turns):
     functions, params, keys = loops.start(plain, max(model.lengths))
     again, _, _ = loops.start(recomputing, 1)
     timelines = {n: ao.pipeline.timeline(NUM_STAGES, n) for n in model.lengths}
+    drained = {n: ao.pipeline.timeline(NUM_STAGES, n, synchronous=True) for n in model.lengths}
 
     def simulated(make, length):
         return ao.simulate(
             plain,
             make(RATE),
-            timelines[length],
+            (drained if make is pipelines.gpipe else timelines)[length],
             key=jax.random.key(loops.KEY_SEED),
             worker=ao.pipeline.gradient(),
             lanes=1,

@@ -170,8 +170,13 @@ def test_in_double_precision_too():
         ({"exponent": -1.0}, "exponent must be a finite number >= 0, got -1"),
         ({"drift": float("nan")}, "drift must be a finite number >= 0, got nan"),
         ({"num_days": 0}, "num_days must be an integer >= 1, got 0"),
+        ({"hidden": 32}, r"hidden must be a sequence of widths such as \(32,\), got 32"),
+        ({"seed": -1}, "seed must be an integer >= 0, got -1"),
+        ({"seed": "a"}, "seed must be an integer >= 0, got 'a'"),
+        ({"seed": 1.5}, "seed must be an integer >= 0, got 1.5"),
+        ({"test_size": 2**20 + 1}, "test_size must be at most 1048576, got 1048577"),
     ],
 )
 def test_bad_input(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         click_logs(**(SMALL | arguments))

@@ -206,6 +206,15 @@ def test_the_recorded_runs_bear_out_the_claim():
         points = tables.points_at(SUMMARY, modes[config.GBA_SWITCHING], [row])
         assert abs(points.mean()) <= tables.TOLERATED
     start, stop = (day * setting["evaluations_per_day"] for day in setting["switches"])
+    rows = range(start + 1, setting["num_days"] * setting["evaluations_per_day"] + 1)
+    off = [np.abs(tables.points_at(SUMMARY, modes[config.GBA_SWITCHING], [row])) for row in rows]
+    means = sorted(
+        abs(tables.points_at(SUMMARY, modes[config.GBA_SWITCHING], [row]).mean()) for row in rows
+    )
+    assert len(means) == 20
+    assert means[-2] <= 0.16
+    assert round(float(means[-1]), 3) == 0.203
+    assert round(float(np.max(off)), 2) == 0.33
     between = range(start + 1, stop + 1)
     naive = tables.points_at(SUMMARY, modes[config.NAIVE_SWITCHING], between)
     assert naive.max() < -5 * tables.TOLERATED  # in every seed

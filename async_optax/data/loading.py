@@ -12,7 +12,7 @@ import numpy as np
 from jax.tree_util import PyTreeDef
 
 from async_optax.data.narrowing import device_dtype, narrowed
-from async_optax.validation import require_count
+from async_optax.validation import first_line, require_count
 
 _PIECES_PER_THREAD = 4  # so that threads with quick rows need not wait for the others
 _MAX_PIECE = 128  # rows read between two looks at the stop signal
@@ -235,5 +235,4 @@ def _layout_of(value: Any) -> _Layout:
 
 
 def _reason(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else repr(error)
+    return f"{type(error).__name__}: {first_line(error)}" if str(error).strip() else repr(error)

@@ -10,7 +10,7 @@ from jax.tree_util import Partial
 
 from async_optax.data.partitions import Partition
 from async_optax.transforms.workers import require_worker
-from async_optax.validation import require_count
+from async_optax.validation import first_line, require_count
 
 Rows = Callable[[jax.Array, jax.Array], jax.Array]
 """``rows(key, worker) -> int32 [batch_size]``."""
@@ -107,7 +107,7 @@ def require_rows(rows: Any, num_examples: int) -> None:
     try:
         drawn = jax.eval_shape(rows, key, jax.ShapeDtypeStruct((), jnp.int32))
     except Exception as error:  # a user's function may raise anything
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
+        reason = first_line(error)
         raise ValueError(f"rows fails on a key and an int32 worker: {reason}") from error
     dtype = getattr(drawn, "dtype", None)
     if dtype is None or not jnp.issubdtype(dtype, jnp.integer):

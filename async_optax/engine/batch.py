@@ -12,7 +12,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from async_optax.engine.batch_program import CELLS, Layout, are_finite, run_batch
+from async_optax.engine.batch_program import CELLS, Layout, run_batch
 from async_optax.engine.checks import (
     check_batches,
     check_functions,
@@ -157,10 +157,21 @@ class Batch:
             shapes = check_functions(problem, optimizer, worker, recorders)
             optimizer = checked_optimizer(optimizer, problem, shapes, timeline)
             check_batches(problem, timeline)
-            runs.append(Run(problem, optimizer, plan, evaluations, key, worker, recorders, shapes))
+            run = Run(
+                problem,
+                optimizer,
+                plan,
+                evaluations,
+                key,
+                worker,
+                recorders,
+                shapes,
+                num_cells=len(problems),
+            )
+            runs.append(run)
         if runs[0].stream is not None:
             raise ValueError("streamed data cannot be batched: use simulate for each cell")
-        return cls(runs, lanes, strategy, mesh)
+        return cls(runs, int(lanes), strategy, mesh)
 
     def execute(self, report: Progress = silent) -> list[Result]:
         """Runs to the end, or until all cells have diverged.
@@ -190,7 +201,7 @@ class Batch:
             records.append(np.asarray(chunk_records)[: self._num_cells, :num_arrivals])
             metrics.append(np.asarray(chunk_metrics)[: self._num_cells, :num_evaluated])
             alive &= np.isfinite(records[-1][..., 0]).all(1)
-            alive &= np.isfinite(metrics[-1]).all((1, 2))
+            alive &= metrics[-1][..., 0].all(1)
             report(span.last_arrival * self._num_cells, total)
             if not alive.any():
                 break
@@ -267,12 +278,12 @@ class Batch:
     def _results(
         self, servers: Server, records: np.ndarray, metrics: np.ndarray, memory: MemoryUse
     ) -> list[Result]:
-        finite = np.asarray(gathered(are_finite(servers)))
         whole = gathered((servers.params, servers.opt_state, servers.workers))
         lanes = LaneChoice(self._lanes, "given")
         results = []
         for i, run in enumerate(self.runs[: self._num_cells]):
-            tables = until_divergence(*run.tables(records[i], metrics[i]), bool(finite[i]))
+            columns = run.tables(records[i], metrics[i])
+            tables = until_divergence(*columns, metrics[i, :, 0] > 0)
             params, state, workers = jax.tree.map(
                 lambda x: x[i],  # noqa: B023
                 whole,

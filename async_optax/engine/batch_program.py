@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -62,7 +63,7 @@ def run_batch(
 
         if layout.strategy == "vmap":
             return jax.vmap(cell)(own, servers)
-        return lax.map(lambda of_cell: cell(*of_cell), (own, servers))
+        return _one_after_another(cell, own, servers)
 
     if layout.mesh is not None:
         everywhere, split = PartitionSpec(), PartitionSpec(CELLS)
@@ -76,9 +77,22 @@ def run_batch(
     return execute(shared, own, servers, chunk)
 
 
-@jax.jit
-def are_finite(servers: Server) -> jax.Array:
-    """Returns for each cell whether its parameters are finite, bool ``[num_cells]``."""
-    leaves = jax.tree.leaves(servers.params)
-    finite = [jnp.isfinite(x).reshape(len(x), -1).all(1) for x in leaves]
-    return jnp.all(jnp.stack(finite), axis=0)
+def _one_after_another(cell: Callable, own: list, servers: Server) -> Any:
+    """Executes the cells in turn; each takes its server out of the stack and puts it back.
+
+    The stack is carried, so that it is updated in place: ``lax.map`` would write a second one.
+    """
+
+    def execute(servers: Server, turn: tuple[jax.Array, list]) -> tuple[Server, Any]:
+        place, own = turn
+        server = jax.tree.map(lambda x: lax.dynamic_index_in_dim(x, place, keepdims=False), servers)
+        server, records, evaluations = cell(own, server)
+        servers = jax.tree.map(
+            lambda x, new: lax.dynamic_update_index_in_dim(x, new, place, 0), servers, server
+        )
+        return servers, (records, evaluations)
+
+    num_cells = len(jax.tree.leaves(servers)[0])
+    turns = jnp.arange(num_cells, dtype=jnp.int32), own
+    servers, (records, evaluations) = lax.scan(execute, servers, turns)
+    return servers, records, evaluations

@@ -4,6 +4,7 @@ import dis
 import functools
 import hashlib
 import pathlib
+import sys
 import types
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -47,15 +48,50 @@ def is_installed(file_name: str) -> bool:
 
 
 def globals_of(code: types.CodeType, namespace: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The globals that code names, and what it names of the user's own modules."""
-    used = {step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"}
-    for name in sorted(used & namespace.keys()):
-        value = namespace[name]
-        if not isinstance(value, types.ModuleType):
-            yield name, value
-        elif not is_installed(getattr(value, "__file__", None) or "<frozen built-in>"):
-            for attribute in sorted(vars(value).keys() & set(code.co_names)):
-                yield f"{name}.{attribute}", vars(value)[attribute]
+    """The globals that code names, and what it names of the user's own modules.
+
+    Of a module, all that code names anywhere counts, in the modules within it too, whether it is
+    a global or imported where it is used.
+    """
+    steps = list(dis.get_instructions(code))
+    used = {step.argval for step in steps if step.opname == "LOAD_GLOBAL"}
+    imported = {step.argval for step in steps if step.opname == "IMPORT_NAME"}
+    values = {name: sys.modules[name] for name in imported & sys.modules.keys()}
+    values |= {name: namespace[name] for name in used & namespace.keys()}
+    for name in sorted(values):
+        if isinstance(values[name], types.ModuleType):
+            yield from attributes_of(name, values[name], code)
+        else:
+            yield name, values[name]
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             yield from globals_of(constant, namespace)
+
+
+def attributes_of(
+    name: str, module: types.ModuleType, code: types.CodeType
+) -> Iterator[tuple[str, Any]]:
+    """What code names of a module, and of those within it, unless they are installed ones."""
+    found, modules = {}, [(name, module)]
+    seen = set()
+    while modules:
+        name, module = modules.pop(0)
+        if id(module) in seen or is_installed_module(module):
+            continue
+        seen.add(id(module))
+        for attribute in sorted(vars(module).keys() & set(code.co_names)):
+            value = vars(module)[attribute]
+            if isinstance(value, types.ModuleType):
+                modules.append((f"{name}.{attribute}", value))
+            else:
+                found[f"{name}.{attribute}"] = value
+    yield from found.items()
+
+
+def is_installed_module(module: types.ModuleType | None) -> bool:
+    """Whether a module is not the user's own."""
+    if module is None or module.__name__ == "__main__":
+        return False
+    folders = getattr(module, "__path__", ())  # a folder without __init__.py has no file
+    file_name = getattr(module, "__file__", None) or next(iter(folders), "<frozen built-in>")
+    return is_installed(file_name)

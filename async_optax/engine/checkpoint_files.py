@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from async_optax.engine.checkpoint_arrays import ArrayForm
+from async_optax.validation import first_line
 
 _MANIFEST, _ARRAYS, _FORMAT = "manifest.json", "arrays", 1
 
@@ -163,7 +164,7 @@ def read_arrays(folder: pathlib.Path, manifest: Manifest) -> list[np.ndarray]:
         except Exception as error:  # whatever Orbax raises, the files are what was written
             raise ValueError(
                 f"the checkpoint {folder} is intact, but orbax-checkpoint {ocp.__version__} "
-                f"cannot read it: {first_line(error)}"
+                f"cannot read it: {first_line(error):.200}"
             ) from error
     arrays = [np.asarray(stored.get(key, array)) for key, array in keyed]
     for form, array in zip(manifest.forms, arrays, strict=True):
@@ -202,11 +203,6 @@ def lock_folder(folder: pathlib.Path) -> int:
     except (ImportError, OSError):
         return descriptor  # neither all systems nor all file systems have locks
     return descriptor
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, in at most 200 characters."""
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))[:200]
 
 
 @contextlib.contextmanager

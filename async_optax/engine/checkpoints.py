@@ -26,7 +26,6 @@ from async_optax.engine.checkpoint_files import (
     DamagedError,
     FolderInUseError,
     Manifest,
-    first_line,
     flush_folder,
     import_orbax,
     lock_folder,
@@ -37,7 +36,7 @@ from async_optax.engine.checkpoint_files import (
 )
 from async_optax.engine.fingerprint import differences
 from async_optax.engine.processes import Together, on_first_process
-from async_optax.validation import require_count, require_number
+from async_optax.validation import first_line, require_count, require_number
 
 _NAME = re.compile(r"checkpoint-(\d{6,})")
 _LEFTOVER = re.compile(r"\.(?:writing|removing)-checkpoint-\d{6,}")
@@ -297,7 +296,7 @@ class CheckpointStore:
         code = error.errno if isinstance(error, OSError) else None
         if any(sign in str(error) for sign in ("No space left", "RESOURCE_EXHAUSTED")):
             code = errno.ENOSPC
-        reason = os.strerror(code) if code else f"{type(error).__name__}: {first_line(error)}"
+        reason = os.strerror(code) if code else f"{type(error).__name__}: {first_line(error):.200}"
         free, kept = "an unknown number of", "no earlier one can be read"
         with contextlib.suppress(OSError):  # the first failure is the one to tell
             free = str(shutil.disk_usage(self._folder).free)

@@ -11,14 +11,20 @@ from jax.sharding import AxisType, Mesh
 from jax.tree_util import Partial
 
 from async_optax.data import Streamed
+from async_optax.engine.fitting import nodes_with, require_fitting
 from async_optax.engine.problem import Problem
 from async_optax.engine.purity import check_purity
+from async_optax.engine.recent import Recent
 from async_optax.engine.record import Recorder, check_recorders
 from async_optax.engine.shapes import Shapes, likeness
-from async_optax.engine.worker import WorkerProgram
+from async_optax.engine.worker import (
+    Gradient,
+    LocalSteps,
+    LocalStepsKeepingState,
+    WorkerProgram,
+)
 from async_optax.engine.worker_calls import check_worker
 from async_optax.timelines import Timeline
-from async_optax.timelines.own_versions import require_own_versions
 from async_optax.transforms import (
     TrackStalenessState,
     require_gathering,
@@ -26,7 +32,10 @@ from async_optax.transforms import (
     split_numbers,
 )
 
-_FITTING: dict[Any, Any] = {}  # what has been checked once: tracing it again would cost each run
+_AT_PARAMS = Gradient, LocalSteps, LocalStepsKeepingState  # what they compute at must be like them
+
+# What has been checked once: tracing it again would cost each run.
+_FITTING: Recent[Any] = Recent()
 
 
 def check_key(key: jax.Array, lanes: int | str) -> None:
@@ -81,11 +90,49 @@ def check_functions(
     if fit not in _FITTING:
         state = jax.eval_shape(optimizer.init, params)
         served = jax.eval_shape(served_params, params, state)
+        _check_program(worker, state)
+        _check_chain(state)
+        _check_of_agents(recorders, problem)
         sent = check_worker(worker, problem, params, served)
         check_recorders(recorders, params, served, sent)
         metrics = jax.eval_shape(problem.evaluate, params) if problem.evaluate else {}
         _FITTING[fit] = Shapes(params, state, served, sent, tuple(sorted(metrics)))
     return _FITTING[fit]
+
+
+def _check_program(worker: WorkerProgram, state: optax.OptState) -> None:
+    """Raises if a program that computes at parameters would be served something else."""
+    for node in nodes_with(state, "worker_program"):
+        if isinstance(worker, _AT_PARAMS):
+            raise ValueError(
+                f"the worker program must be {node.worker_program} for this optimizer, which "
+                f"serves workers something else than its parameters; got {type(worker).__name__}"
+            )
+
+
+def _check_chain(state: optax.OptState) -> None:
+    """Raises if a chain has something before a transformation that takes workers' parameters."""
+    parts = state if isinstance(state, tuple) else ()
+    for place, part in enumerate(parts):
+        found = nodes_with(part, "takes_copies")
+        if found and place and not hasattr(state, "_fields"):
+            raise ValueError(
+                "optimizer: in an optax.chain what stands before easgd or eamsgd would change the "
+                "parameters of workers, not their gradients: give it to the worker program, "
+                "ao.gossip.elastic_steps(num_steps, gradient_transformation)"
+            )
+        if found and not hasattr(part, "takes_copies"):
+            _check_chain(part)
+
+
+def _check_of_agents(recorders: Mapping[str, Recorder], problem: Problem) -> None:
+    """Raises if a recorder of agents would see parameters without their axis."""
+    for name, record in recorders.items():
+        if getattr(record, "is_of_agents", False) and not hasattr(problem, "num_agents"):
+            raise ValueError(
+                f"record[{name!r}] is for problems of many agents, ao.gossip.problem(...), got "
+                f"{type(problem).__name__}"
+            )
 
 
 def check_mesh(mesh: Any) -> None:
@@ -118,22 +165,18 @@ def checked_optimizer(
 
     Raises:
       ValueError: if it does not gather where the timeline does, has too few workers, serves
-        workers copies of their own that others would read, or tracks the staleness itself.
+        workers copies of their own that others would read, is for other timelines (see
+        :func:`async_optax.engine.fitting.require_fitting`), or tracks the staleness itself.
     """
     optimizer = optax.with_extra_args_support(optimizer)
     if isinstance(shapes.state, TrackStalenessState):
         raise ValueError("simulate tracks the staleness itself: pass the inner transformation")
-    if any(_serves_own(node) for node in jax.tree.leaves(shapes.state, is_leaf=_serves_own)):
-        require_own_versions(timeline, getattr(problem, "num_agents", None))
+    require_fitting(shapes.state, problem, timeline)
     accepted_in_full = np.all(timeline.commit & (timeline.weight == 1) | ~timeline.accepted)
     if not accepted_in_full:
         require_gathering(shapes.state, shapes.params)
     _check_workers(optimizer, shapes, timeline, gathers=not accepted_in_full)
     return optimizer
-
-
-def _serves_own(node: Any) -> bool:
-    return getattr(node, "serves_own_worker", False)
 
 
 def check_batches(problem: Problem, timeline: Timeline) -> None:

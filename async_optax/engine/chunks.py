@@ -44,17 +44,13 @@ def schedule_evaluations(
       The evaluations.
 
     Raises:
+      TypeError: if ``evaluate_at`` holds something else than numbers.
       ValueError: if both are given, or a value is out of range.
     """
     if evaluate_every is not None and evaluate_at is not None:
         raise ValueError("give evaluate_every or evaluate_at, not both")
     if evaluate_at is not None:
-        time = np.asarray(evaluate_at, float)
-        outside = ~((time >= 0) & (time <= end_time))
-        if time.ndim != 1 or outside.any():
-            raise ValueError(
-                f"evaluate_at must be simulated times in [0, {end_time:g}], got {evaluate_at}"
-            )
+        time = _read_times(evaluate_at, end_time)
         time = np.unique(np.concatenate([[0.0], time, [end_time]]))
         position = np.searchsorted(plan.time, time, side="right")
     else:
@@ -71,6 +67,24 @@ def schedule_evaluations(
             time = np.append(time, end_time)
     versions = np.concatenate([[0], plan.version])
     return Evaluations(position, versions[position].astype(np.int32), time)
+
+
+def _read_times(evaluate_at: Sequence[float], end_time: float) -> np.ndarray:
+    """Returns the times that were asked for, or raises, naming the first that is none."""
+    allowed = f"evaluate_at must be simulated times in [0, {end_time:g}]"
+    try:
+        time = np.asarray(evaluate_at)
+    except ValueError as error:  # rows of different lengths
+        raise ValueError(f"{allowed}, got {evaluate_at!r:.80}") from error
+    if time.dtype.kind not in "iuf":
+        raise TypeError(f"{allowed}, got {evaluate_at!r:.80}")
+    time = time.astype(np.float64)
+    if time.ndim != 1:
+        raise ValueError(f"{allowed}, got an array of shape {time.shape}")
+    outside = ~((time >= 0) & (time <= end_time))
+    if outside.any():
+        raise ValueError(f"{allowed}, got {time[outside][0]}")
+    return time
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -34,8 +34,9 @@ def execute(run: Run, lanes: int, reached: Reached, saver: Saver, report: Progre
     """
     server, records, metrics = reached.server, [reached.records], [reached.metrics]
     with contextlib.closing(_chunks(run, run.chunker(lanes), reached)) as chunks:
-        # Not the parameters: where a run is found to diverge must not depend on its chunks.
-        while np.isfinite(records[-1][:, 0]).all() and np.isfinite(metrics[-1]).all():
+        # Not the parameters between evaluations: where a run is found to diverge must not depend
+        # on its chunks.
+        while np.isfinite(records[-1][:, 0]).all() and metrics[-1][:, 0].all():
             if (ahead := next(chunks, None)) is None:
                 break
             chunk, span = ahead

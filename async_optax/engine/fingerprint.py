@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import re
+import sys
 import types
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -18,7 +19,14 @@ import numpy as np
 import optax
 from jax.tree_util import PyTreeDef
 
-from async_optax.engine.bytecode import globals_of, hash_code, is_installed, short_hash
+from async_optax.engine.bytecode import (
+    attributes_of,
+    globals_of,
+    hash_code,
+    is_installed,
+    is_installed_module,
+    short_hash,
+)
 from async_optax.transforms.sweepable import Rebuilt
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,}")
@@ -29,6 +37,8 @@ _HASHED = re.compile(r" (?:code|sha256) [0-9a-f]+")
 _ARRAY = re.compile(r"\w+\[\d")
 _PLAIN = bool | int | float | complex | str | bytes | None
 _CONTAINERS = tuple | list | set | frozenset | collections.deque | Mapping
+_DATA = _PLAIN | _CONTAINERS | np.ndarray | np.generic | jax.Array | enum.Enum
+_WRAPPERS = ("jaxlib.", "functools._lru_cache_wrapper")  # types of what they return
 
 
 def describe(name: str, value: Any) -> dict[str, str]:
@@ -36,7 +46,8 @@ def describe(name: str, value: Any) -> dict[str, str]:
 
     Numbers are their ``repr``; arrays their dtype, shape and a hash of their bytes; functions
     their name and a hash of their bytecode, and what they capture: closures, defaults and,
-    unless an installed package defines them, the globals they use and the code of the classes.
+    unless an installed package defines them, the globals they use, the attributes of modules, and
+    the code and plain data of the classes.
     Dataclasses, tuples, mappings, ``Partial`` nodes and other objects are described by their
     parts, but for the fields that a dataclass names in ``undescribed_fields``: those decide how
     fast it works, and nothing of the result. What an installed package or another Python
@@ -151,7 +162,7 @@ class _Description:
             self._put(name, repr(os.fspath(value)))
         elif isinstance(value, type):
             self._put(name, _qualified(value))
-            self._add_methods(name, value)
+            self._add_class(name, value)
         elif id(value) in self._met:
             self._put(name, f"see {self._met[id(value)][0]}")
         else:
@@ -180,7 +191,7 @@ class _Description:
             hidden = getattr(type(value), "undescribed_fields", ())
             fields = [f.name for f in dataclasses.fields(value) if f.name not in hidden]
             self._add_parts(name, {f: getattr(value, f) for f in fields if hasattr(value, f)})
-            self._add_methods(name, type(value))
+            self._add_class(name, type(value), of_instance=fields)
         else:
             self._add_other(name, value)
 
@@ -271,8 +282,11 @@ class _Description:
                 content = cell.cell_contents
             except ValueError:  # not assigned yet
                 self._put(f"{name}.{variable}", "empty")
-            else:
-                self.add(f"{name}.{variable}", content)
+                continue
+            self.add(f"{name}.{variable}", content)
+            if isinstance(content, types.ModuleType):
+                for attribute, part in attributes_of(f"{name}.{variable}", content, code):
+                    self.add(attribute, part)
         optional = code.co_varnames[code.co_argcount - len(defaults) : code.co_argcount]
         self._add_parts(name, dict(zip(optional, defaults, strict=True)))
         self._add_parts(name, _sorted(function.__kwdefaults__ or {}))
@@ -280,13 +294,22 @@ class _Description:
             for variable, content in globals_of(code, function.__globals__):
                 self.add(f"{name}.{variable}", content)
 
-    def _add_methods(self, name: str, kind: type) -> None:
-        """Adds the code of a class, once, unless it is an installed one."""
+    def _add_class(self, name: str, kind: type, of_instance: Iterable[str] = ()) -> None:
+        """Adds the code and the plain data of a class, once, unless it is an installed one.
+
+        ``of_instance``: attributes that an instance has of its own, so that its class decides
+        nothing about them.
+        """
         if id(kind) in self._met:
             return
         self._met[id(kind)] = name, kind
         for ancestor in kind.__mro__:
+            is_users = not is_installed_module(sys.modules.get(ancestor.__module__))
             for method, value in _sorted(vars(ancestor)).items():
+                if isinstance(value, _DATA):
+                    if is_users and not method.startswith("__") and method not in of_instance:
+                        self.add(f"{name}.{method}", value)
+                    continue
                 function = getattr(value, "__func__", None) or getattr(value, "fget", None) or value
                 code = getattr(inspect.unwrap(function), "__code__", None)
                 # "<string>" is what dataclasses and named tuples generate.
@@ -302,7 +325,7 @@ class _Description:
             kind = _qualified(value)
         elif isinstance(value, logging.Filterer):
             pass  # a logger knows all others, and decides nothing
-        elif kind.startswith("jaxlib.") and hasattr(value, "__wrapped__"):
+        elif hasattr(value, "__wrapped__") and kind.startswith(_WRAPPERS):
             fields = {"__wrapped__": value.__wrapped__}  # what jax.jit returns knows its line
         else:
             slots = [vars(ancestor).get("__slots__", ()) for ancestor in type(value).__mro__]
@@ -313,7 +336,7 @@ class _Description:
             text = "" if fields else _shortened(repr(value))
         self._put(name, kind if not text or _ADDRESS.search(text) else f"{kind} {text}")
         self._add_parts(name, _sorted(fields))
-        self._add_methods(name, type(value))
+        self._add_class(name, type(value), of_instance=fields)
 
 
 def _shortened(text: str) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable
 
 import numpy as np
 
+from async_optax.engine.recent import Recent
 from async_optax.engine.result import LaneChoice
 
 _MIN_MEASURED = 0.02  # seconds of work behind one measurement
@@ -30,7 +31,7 @@ class WaveCost:
         return self.per_arrival + self.per_wave / arrivals_per_wave
 
 
-_COSTS: dict[Hashable, dict[int, WaveCost]] = {}  # by problem, shapes and device; then by width
+_COSTS: Recent[dict[int, WaveCost]] = Recent()  # by problem, shapes and device; then by width
 
 
 def check_lanes(lanes: int | str, max_lanes: int, multiple: int = 1) -> None:
@@ -90,24 +91,22 @@ def choose_lanes(
       The choice and its reason.
     """
     if lanes != "auto":
-        assert isinstance(lanes, int)
-        return LaneChoice(lanes, "given")
+        return LaneChoice(int(lanes), "given")
     if multiple == 1 and mean_wave(2) < 1.5:
         return LaneChoice(1, "each arrival reads what the one before it wrote")
     costs = _COSTS.setdefault(setting, {})
     seconds: dict[int, float] = {}
     width = best = multiple
     while width <= max_lanes and (width == multiple or mean_wave(width) > 0.5 * width):
-        is_known = width in costs
-        if not is_known:
+        if width not in costs:
+            if seconds and seconds[best] * num_arrivals < _MIN_WORTHWHILE:
+                reason = "the run is shorter than measuring wider waves would take"
+                return LaneChoice(best, reason, seconds)
             costs[width] = _measured(measure, width, max_lanes)
         seconds[width] = costs[width].mean(mean_wave(width))
         if seconds[width] > _WORSE * seconds[best]:
             break
         best, width = min(best, width, key=lambda tried: seconds[tried]), 2 * width
-        if not is_known and seconds[best] * num_arrivals < _MIN_WORTHWHILE:
-            reason = "the run is shorter than measuring wider waves would take"
-            return LaneChoice(best, reason, seconds)
     return LaneChoice(best, "least time per arrival by the measured cost of waves", seconds)
 
 

@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from async_optax.validation import first_line
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +25,9 @@ class Problem:
       loss: ``loss(params, batch, key) -> scalar``; the key serves dropout and the like.
       batch: ``batch(key, worker) -> batch``: a mini-batch, any pytree. ``worker`` is an int32
         scalar, for workers with data of their own.
-      evaluate: ``evaluate(params) -> {name: scalar}``, or ``None``.
+      evaluate: ``evaluate(params) -> {name: scalar}``, or ``None``. A metric that is not finite,
+        such as one that is undefined at the start, is kept: only losses and parameters that are
+        not end a run as diverged.
       noise: ``noise(key, gradient) -> noise``, added to every gradient, or ``None``; see
         :mod:`async_optax.noise`.
 
@@ -100,8 +104,7 @@ def _shape_of(field: str, function: Callable, *args: Any) -> Any:
         return jax.eval_shape(function, *args)
     except Exception as error:  # a user's function may raise anything
         shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", arg) for arg in args]
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
-        message = f"problem.{field} fails on arguments {shapes}: {reason}"
+        message = f"problem.{field} fails on arguments {shapes}: {first_line(error)}"
         raise ValueError(message) from error
 
 

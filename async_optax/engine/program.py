@@ -29,7 +29,8 @@ def execute_chunk(
 
     Returns:
       The state after, the records ``[capacity, num_recorders]`` and the evaluations
-      ``[MAX_SEGMENTS, num_metrics]``; rows beyond the chunk's content are zero.
+      ``[MAX_SEGMENTS, 1 + num_metrics]``, of which the first column tells by 1 that the
+      parameters are finite; rows beyond the chunk's content are zero.
     """
     problem = structures.problem.join(numbers.problem)
     run_wave = wave_runner(structures, numbers, chunk, key)
@@ -47,9 +48,9 @@ def execute_chunk(
         )
         return last_wave, server, records, evaluations.at[segment].set(metrics)
 
-    num_metrics = jax.eval_shape(evaluate, server.params).shape[0]
+    num_columns = jax.eval_shape(evaluate, server.params).shape[0]
     records = jnp.zeros((len(chunk.wave_starts) - 1, len(structures.recorders)))
-    evaluations = jnp.zeros((MAX_SEGMENTS, num_metrics))
+    evaluations = jnp.zeros((MAX_SEGMENTS, num_columns))
     start = (jnp.int32(0), server, records, evaluations)
     _, server, records, evaluations = lax.fori_loop(0, chunk.num_segments, run_segment, start)
     return server, records, evaluations
@@ -81,6 +82,12 @@ def _packed_evaluation(problem: Problem) -> Callable[[optax.Params], jax.Array]:
     def evaluate(params: optax.Params) -> jax.Array:
         metrics = problem.evaluate(params) if problem.evaluate is not None else {}
         values = [jnp.asarray(metrics[name], float) for name in sorted(metrics)]
-        return jnp.stack(values) if values else jnp.zeros(0)
+        finite = jnp.stack([_is_finite(x) for x in jax.tree.leaves(params)]).all()
+        return jnp.stack([jnp.asarray(finite, float), *values])
 
     return evaluate
+
+
+def _is_finite(x: jax.Array) -> jax.Array:
+    """Whether all numbers are finite; by their extremes, as a mask would be another array."""
+    return jnp.isfinite(jnp.min(x, initial=0)) & jnp.isfinite(jnp.max(x, initial=0))

@@ -11,8 +11,8 @@ from jax.tree_util import Partial
 
 from async_optax.data import Streamed
 from async_optax.engine.problem import Problem
+from async_optax.engine.traced_text import traced_text
 
-_ADDRESS = re.compile(r"0x[0-9a-f]+")
 _HARMLESS = re.compile("Debug|InternalMutableArray")
 _Jitted: Any = type(jax.jit(lambda: None))
 
@@ -23,9 +23,9 @@ def check_purity(problem: Problem) -> None:
     Each function is traced twice. A program that differs, or a captured array that does, came
     from Python state, such as an iterator or a NumPy generator: compiled, it would be drawn
     once and stay the same in every job. State is not seen in a function under ``jax.jit`` that
-    is called inside: JAX traces it once. Side effects (``io_callback``) cannot be kept when
-    jobs are computed together. Printing with ``jax.debug`` is allowed, and so are references
-    (``jax.new_ref``) that are made inside.
+    is called inside and made outside: JAX traces it once. Side effects (``io_callback``) cannot
+    be kept when jobs are computed together. Printing with ``jax.debug`` is allowed, and so are
+    references (``jax.new_ref``) that are made inside.
 
     Args:
       problem: its functions fit together.
@@ -49,25 +49,31 @@ def check_purity(problem: Problem) -> None:
     for name, (function, args) in calls.items():
         if function is None:
             continue
-        first, second = (_traced(function, args) for _ in range(2))
-        if not _equal(first, second):
-            raise ValueError(
-                f"problem.{name} depends on Python state: two traces of it differ. Compiled, it "
-                "would repeat one of them for ever; draw from the key, and index data by it"
-            )
-        kinds = sorted({type(effect).__name__ for effect in first.effects})
-        effects = [kind for kind in kinds if not _HARMLESS.search(kind)]
-        if effects:
-            raise ValueError(
-                f"problem.{name} has side effects ({', '.join(effects)}): jobs are computed "
-                "together and in another order; return what you need, or record it"
-            )
+        require_pure(f"problem.{name}", *(traced(function, *args)[0] for _ in range(2)))
 
 
-def _traced(function: Callable, args: tuple[Any, ...]) -> Any:
+def traced(function: Callable, *args: Any) -> tuple[Any, Any]:
+    """Returns what a function traces to, anew in each call, and the shapes that it returns."""
     # A new function each time: a trace must not come from JAX's cache.
     function = _unjitted(function)
-    return jax.make_jaxpr(lambda *args: function(*args))(*args)
+    return jax.make_jaxpr(lambda *args: function(*args), return_shape=True)(*args)
+
+
+def require_pure(name: str, *traces: Any) -> None:
+    """Raises ``ValueError`` if traces of one function differ, or if it has side effects."""
+    first = traces[0]
+    if not all(_equal(first, other) for other in traces[1:]):
+        raise ValueError(
+            f"{name} depends on Python state: two traces of it differ. Compiled, it would repeat "
+            "one of them for ever; draw from the key, and index data by it"
+        )
+    kinds = sorted({type(effect).__name__ for effect in first.effects})
+    effects = [kind for kind in kinds if not _HARMLESS.search(kind)]
+    if effects:
+        raise ValueError(
+            f"{name} has side effects ({', '.join(effects)}): jobs are computed together and in "
+            "another order; return what you need, or record it"
+        )
 
 
 def _unjitted(function: Callable) -> Callable:
@@ -77,9 +83,9 @@ def _unjitted(function: Callable) -> Callable:
 
 
 def _equal(first: Any, second: Any) -> bool:
-    texts = [_ADDRESS.sub("", str(closed.jaxpr)) for closed in (first, second)]
-    return texts[0] == texts[1] and all(
-        a is b or _same_values(a, b) for a, b in zip(first.consts, second.consts, strict=True)
+    (text, constants), (other, others) = traced_text(first), traced_text(second)
+    return (text, len(constants)) == (other, len(others)) and all(
+        a is b or _same_values(a, b) for a, b in zip(constants, others, strict=True)
     )
 
 

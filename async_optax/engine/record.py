@@ -9,6 +9,7 @@ import numpy as np
 import optax
 
 from async_optax.transforms.precision import global_norm
+from async_optax.validation import first_line
 
 
 class ArrivalInfo(NamedTuple):
@@ -40,7 +41,11 @@ def loss(info: ArrivalInfo) -> jax.Array:
 
 
 def gradient_norm(info: ArrivalInfo) -> jax.Array:
-    """The global norm of what arrived."""
+    """The global norm of the gradient that arrived; under gossip in pairs, of one agent's."""
+    arrived, expected = (_structure(tree) for tree in (info.gradient, info.params))
+    if arrived != expected:
+        kind = type(info.gradient).__name__
+        raise ValueError(f"workers send no gradient here but {kind}, which has no norm to record")
     return global_norm(info.gradient)
 
 
@@ -51,8 +56,18 @@ def update_norm(info: ArrivalInfo) -> jax.Array:
 
 def gap(info: ArrivalInfo) -> jax.Array:
     """The root-mean-square distance between current and stale parameters."""
+    served, expected = (jax.tree.map(jnp.shape, x) for x in (info.stale_params, info.params))
+    if served != expected:
+        raise ValueError(
+            "the optimizer serves workers something else than the parameters: there is no distance "
+            "between the two"
+        )
     drift = jax.tree.map(jnp.subtract, info.params, info.stale_params)
     return global_norm(drift) / np.sqrt(optax.tree.size(drift))
+
+
+def _structure(tree: Any) -> Any:
+    return jax.tree.structure(tree)
 
 
 _TAKEN = ("job", "worker", "staleness", "version", "time", "loss")
@@ -76,7 +91,7 @@ def resolve(record: Sequence[str] | Mapping[str, Recorder]) -> dict[str, Recorde
       A dictionary of recorders; ``loss`` comes first.
 
     Raises:
-      TypeError: if ``record`` is neither.
+      TypeError: if ``record`` is neither, or a recorder is not callable.
       ValueError: if a name is unknown or taken.
 
     Example:
@@ -89,7 +104,20 @@ def resolve(record: Sequence[str] | Mapping[str, Recorder]) -> dict[str, Recorde
         taken = [name for name in record if name in _TAKEN]
         if taken:
             raise ValueError(f"record must not use the names {', '.join(taken)}: they are kept")
+        for name, recorder in record.items():
+            if not isinstance(name, str):
+                raise TypeError(f"record must have strings as names, got {name!r}")
+            if not callable(recorder):
+                raise TypeError(
+                    f"record[{name!r}] must be a function of an ArrivalInfo, got {recorder!r}"
+                )
     else:
+        for name in record:
+            if not isinstance(name, str):
+                raise TypeError(
+                    f"record must name some of {', '.join(RECORDERS)}; got {name!r} of type "
+                    f"{type(name).__name__}"
+                )
         unknown = [name for name in record if name not in RECORDERS]
         if unknown:
             raise ValueError(
@@ -111,7 +139,7 @@ def check_recorders(
       sent: of what they send.
 
     Raises:
-      ValueError: naming the first that does not.
+      ValueError: naming the first that does not, or fails, and why.
     """
     scalar: Any = jax.ShapeDtypeStruct((), jnp.float32)
     staleness: Any = jax.ShapeDtypeStruct((), jnp.int32)
@@ -120,12 +148,9 @@ def check_recorders(
             value = jax.eval_shape(
                 record, ArrivalInfo(scalar, sent, params, params, served, staleness)
             )
-        except Exception as error:
-            if served is params:
-                raise
-            raise ValueError(
-                f"record[{name!r}] fails: the optimizer serves workers something else than the "
-                "parameters"
-            ) from error
+        except Exception as error:  # a user's function may raise anything
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise ValueError(f"record[{name!r}] fails: {kind}{first_line(error)}") from error
         if getattr(value, "shape", None) != ():
-            raise ValueError(f"record[{name!r}] must return a scalar, got {value}")
+            shown = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", value)
+            raise ValueError(f"record[{name!r}] must return a scalar, got {shown}")

@@ -106,14 +106,15 @@ class Result:
 
 
 def until_divergence(
-    arrivals: Table, evaluations: Table, params_are_finite: bool
+    arrivals: Table, evaluations: Table, params_are_finite: np.ndarray
 ) -> tuple[Table, Table, Divergence | None]:
     """Cuts tables off where the run diverged.
 
     Args:
       arrivals: columns with one entry per arrival.
       evaluations: columns with one entry per evaluation.
-      params_are_finite: whether the last parameters are.
+      params_are_finite: bool ``[num_evaluations]``, whether the parameters were, at each
+        evaluation.
 
     Returns:
       The tables until then, and where it diverged, if it did.
@@ -129,25 +130,19 @@ def until_divergence(
 
 
 def find_divergence(
-    arrivals: Table, evaluations: Table, params_are_finite: bool
+    arrivals: Table, evaluations: Table, params_are_finite: np.ndarray
 ) -> Divergence | None:
-    """Returns the first loss or metric that is not finite, the earliest in time.
+    """Returns the first loss or parameters that are not finite, the earliest in time.
 
-    Parameters that stopped being finite after the last loss was taken count at the last arrival.
+    Metrics may be anything: one that is undefined says nothing of the run. A run that goes to its
+    end is evaluated there, so that no parameters are missed.
     """
     found = []
-    for table, names in (
-        (arrivals, ["loss"]),
-        (evaluations, [name for name in evaluations if name not in ("version", "time")]),
+    for table, finite, sign in (
+        (arrivals, np.isfinite(arrivals["loss"]), "loss"),
+        (evaluations, params_are_finite, "parameters"),
     ):
-        for name in names:
-            broken = ~np.isfinite(table[name])
-            if broken.any():
-                row = int(np.argmax(broken))
-                found.append(
-                    Divergence(int(table["version"][row]), float(table["time"][row]), name)
-                )
-    if not found and not params_are_finite:
-        last = int(arrivals["version"][-1]), float(arrivals["time"][-1])
-        found.append(Divergence(*last, "parameters"))
+        if not finite.all():
+            row = int(np.argmin(finite))
+            found.append(Divergence(int(table["version"][row]), float(table["time"][row]), sign))
     return min(found, key=lambda divergence: divergence.time, default=None)

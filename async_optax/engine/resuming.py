@@ -24,7 +24,8 @@ class Reached:
     Attributes:
       server: the state.
       records: float ``[num_arrivals, num_recorders]``, of the arrivals so far.
-      metrics: float ``[num_evaluations, num_metrics]``, of the evaluations so far.
+      metrics: float ``[num_evaluations, 1 + num_metrics]``, of the evaluations so far; the first
+        column tells by 1 that the parameters are finite.
     """
 
     server: Server

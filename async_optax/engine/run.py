@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import time
 from collections.abc import Hashable
 from typing import Any
@@ -20,19 +21,22 @@ from async_optax.engine.plan import Plan
 from async_optax.engine.problem import Problem
 from async_optax.engine.processes import of_first_process
 from async_optax.engine.program import run_chunk
+from async_optax.engine.recent import Recent
 from async_optax.engine.record import Recorder
 from async_optax.engine.result import LaneChoice
 from async_optax.engine.shapes import Shapes, likeness
 from async_optax.engine.states import MAX_ARRIVALS, Chunk, Numbers, Server, Structures
 from async_optax.engine.stream import Stream
+from async_optax.engine.traced_text import program_digest
 from async_optax.engine.worker import WorkerProgram
 from async_optax.engine.worker_calls import initial_state
 from async_optax.transforms import served_params, split_numbers
 
-_SPARE_BYTES = 1 << 26  # memory that slots may waste so that other seeds compile nothing
+# Memory that slots may waste so that other seeds compile nothing, of all runs held at once.
+_SPARE_BYTES = 1 << 26
 
-_SERVERS: dict[Hashable, Server] = {}  # shapes, by what decides them
-_TEMPORARIES: dict[Hashable, int] = {}  # bytes, by what the compiler saw
+_SERVERS: Recent[Server] = Recent()  # shapes, by what decides them
+_TEMPORARIES: Recent[int] = Recent()  # bytes, by what the compiler saw
 
 
 class Run:
@@ -51,12 +55,14 @@ class Run:
         *,
         slot_dtype: jnp.dtype | None = None,
         mesh: Mesh | None = None,
+        num_cells: int = 1,
     ):
         self.plan = plan
         self.evaluations = evaluations
         self.stream = Stream.of(problem, worker, key)
         self._problem, self._optimizer, self._worker = problem, optimizer, worker
         self._slot_dtype = slot_dtype
+        self._num_cells = num_cells  # runs that are held in memory at once
         self.mesh = mesh
         self._init_key, job_key = jax.random.split(key)
         problem_numbers, problem_structure = split_numbers(problem)
@@ -93,8 +99,8 @@ class Run:
 
     @property
     def num_metrics(self) -> int:
-        """Number of metrics per evaluation."""
-        return len(self._passed.metrics)
+        """Number of columns per evaluation: whether the parameters are finite, and the metrics."""
+        return 1 + len(self._passed.metrics)
 
     def structures(self, lanes: int) -> Structures:
         """What is static about the compiled program."""
@@ -117,13 +123,32 @@ class Run:
         rows = self._num_rows(num_bytes(passed.served)), self.plan.num_workers
         like = likeness((self.given, passed.params, passed.served)), jnp.result_type(float)
         seen = self._structures, rows, like, self._slot_dtype
-        if seen not in _SERVERS:
-            _SERVERS[seen] = jax.eval_shape(self._server)
-        server = _SERVERS[seen]
+        server = _SERVERS.get(seen)
+        if server is None:
+            server = _SERVERS[seen] = jax.eval_shape(self._server)
         place = None if self.mesh is None else NamedSharding(self.mesh, PartitionSpec())
         return jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), server
         )
+
+    def traced_digest(self) -> str:
+        """A digest of what the user's functions compute, whatever the lanes and the mesh.
+
+        It is of the traces that the run is compiled from: what the functions have read of classes,
+        modules and the environment is in them. Numbers and data that are arguments are not.
+        """
+        structures = dataclasses.replace(self._structures, lanes=1, mesh=None)
+        numbers, key = jax.eval_shape(lambda given: given, self.given)
+        server = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), self.server_shapes)
+        chunk = self._trial(1, 1, 1, allocates=False)
+        programs = [
+            run_chunk.trace(structures, numbers, server, chunk, key).jaxpr,
+            jax.make_jaxpr(lambda: self._server())(),  # not a trace that JAX remembers
+        ]
+        if self.stream is not None:
+            rows = self.stream.source.rows
+            programs.append(jax.make_jaxpr(lambda *args: rows(*args))(self.given[1], np.int32(0)))
+        return hashlib.sha256(b"".join(map(program_digest, programs))).hexdigest()[:16]
 
     def initial_server(self) -> Server:
         """The state before the first arrival: version 0 in every slot."""
@@ -133,25 +158,17 @@ class Run:
         params = jax.tree.map(_owned, self._problem.init(self._init_key))
         opt_state = jax.tree.map(_owned, self._optimizer.init(params))
         served = served_params(params, opt_state)
-        slots = _in_every_row(self._narrowed(served), self._num_rows(num_bytes(served)))
+        slots = _in_every_row(narrowed(served, self._slot_dtype), self._num_rows(num_bytes(served)))
         workers = jax.tree.map(_owned, initial_state(self._worker, self._problem, served))
         if jax.tree.leaves(workers):
             workers = _in_every_row(workers, self.plan.num_workers)
         return Server(params, opt_state, slots, workers)
 
-    def _narrowed(self, served: Any) -> Any:
-        dtype = self._slot_dtype
-        if dtype is None:
-            return served
-        return jax.tree.map(
-            lambda x: x.astype(dtype) if dtype.itemsize < x.dtype.itemsize else x, served
-        )
-
     def _num_rows(self, num_bytes: int) -> int:
         """Rows of the slot buffer: a shape, so seeds should agree on it where that is cheap."""
         plan = self.plan
         spare = plan.num_workers + 1 - plan.num_rows
-        shared = plan.num_slots > 1 and spare * num_bytes <= _SPARE_BYTES
+        shared = plan.num_slots > 1 and self._num_cells * spare * num_bytes <= _SPARE_BYTES
         return max(plan.num_rows, plan.num_workers + 1) if shared else plan.num_rows
 
     def _placed(self, tree: Any) -> Any:
@@ -213,11 +230,12 @@ class Run:
         )
         if lanes is not None:
             seen = self.structures(lanes), self._shapes, jnp.result_type(float), self._device
-            if seen not in _TEMPORARIES:
+            temporaries = _TEMPORARIES.get(seen)
+            if temporaries is None:
                 arguments = self.structures(lanes), self.numbers, server, chunk, self.job_key
                 compiled = run_chunk.lower(*arguments).compile()  # the run finds it compiled
-                _TEMPORARIES[seen] = temporary_bytes(compiled)
-            use = dataclasses.replace(use, temporaries=_TEMPORARIES[seen])
+                temporaries = _TEMPORARIES[seen] = temporary_bytes(compiled)
+            use = dataclasses.replace(use, temporaries=temporaries)
         require_memory(use, self._device, num_rows, self.mesh, resident=self._resident_bytes)
         return use
 
@@ -264,8 +282,24 @@ class Run:
             "version": evaluations.version[: len(metrics)],
             "time": evaluations.time[: len(metrics)],
         }
-        evaluated |= {name: metrics[:, i] for i, name in enumerate(self._passed.metrics)}
+        evaluated |= {name: metrics[:, 1 + i] for i, name in enumerate(self._passed.metrics)}
         return arrivals, evaluated
+
+
+def narrowed(served: Any, dtype: jnp.dtype | None) -> Any:
+    """Returns what workers are served in a narrower dtype; ``None``: as it is.
+
+    Integers and single numbers that go with the parameters, such as a rate, stay: they take no
+    memory, and would mean something else.
+    """
+    if dtype is None:
+        return served
+
+    def narrow(x: jax.Array) -> jax.Array:
+        is_wider = jnp.issubdtype(x.dtype, jnp.floating) and dtype.itemsize < x.dtype.itemsize
+        return x.astype(dtype) if x.ndim and is_wider else x
+
+    return jax.tree.map(narrow, served)
 
 
 @functools.partial(jax.jit, static_argnames="num_rows")

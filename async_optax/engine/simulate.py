@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 from jax.typing import DTypeLike
@@ -29,7 +28,7 @@ from async_optax.engine.record import Recorder, resolve
 from async_optax.engine.result import Result, until_divergence
 from async_optax.engine.resuming import Reached, described, saving
 from async_optax.engine.run import Run
-from async_optax.engine.states import MAX_ARRIVALS, Server
+from async_optax.engine.states import MAX_ARRIVALS
 from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.engine.worker_calls import keeps_state
 from async_optax.timelines import Timeline
@@ -81,7 +80,8 @@ def simulate(
       mesh: devices that share the lanes of a wave, such as ``jax.make_mesh((8,), ("lanes",))``,
         of one process or several; every device holds the server. ``None``: one device.
       slot_dtype: floating-point dtype in which live versions are kept, and hence what workers
-        read, such as ``jnp.bfloat16``; wider parameters are rounded. ``None``: as they are.
+        read, such as ``jnp.bfloat16``; wider parameters are rounded, but for single numbers.
+        ``None``: as they are.
       record: what to keep of each arrival beside the loss; see
         :mod:`async_optax.engine.record`.
       evaluate_every: commits between evaluations; or
@@ -91,7 +91,8 @@ def simulate(
       progress: draw a bar, or call ``progress(done, total)``.
 
     Returns:
-      A :class:`Result`. A run that diverges stops, and says where.
+      A :class:`Result`. A run whose losses or parameters are no longer finite stops, and says
+      where it diverged; metrics may be anything.
 
     Raises:
       TypeError: if an argument is of the wrong kind.
@@ -157,6 +158,8 @@ def simulate(
     }
     shared = mesh is not None and mesh.is_multi_process
     description = described(config) if shared or checkpoint is not None else {}
+    if checkpoint is not None:
+        description["what the functions compute"] = f"sha256 {run.traced_digest()}"
     require_same_run(description | {"lanes": str(lanes), "checkpoint": repr(checkpoint)}, mesh)
     run.require_memory()
     with saving(checkpoint, run.server_shapes, description) as saver, reporting(progress) as report:
@@ -169,11 +172,6 @@ def simulate(
         reached = execute(run, choice.lanes, reached, saver, report)
         saver.save(reached)
     whole = run.tables(reached.records, reached.metrics)
-    tables = until_divergence(*whole, bool(_is_finite(reached.server)))
+    tables = until_divergence(*whole, reached.metrics[:, 0] > 0)
     server, slots = reached.server, plan.num_slots
     return Result(server.params, server.opt_state, *tables, choice, slots, memory, server.workers)
-
-
-@jax.jit
-def _is_finite(server: Server) -> jax.Array:
-    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(server.params)]))

@@ -6,8 +6,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from async_optax.data import Streamed
 from async_optax.engine.problem import Problem
-from async_optax.engine.worker import WorkerProgram
+from async_optax.engine.purity import require_pure, traced
+from async_optax.engine.worker import Gradient, WorkerProgram
+from async_optax.validation import first_line
 
 
 def keeps_state(program: WorkerProgram) -> bool:
@@ -76,24 +79,34 @@ def check_worker(
       Shapes and dtypes of the update.
 
     Raises:
-      ValueError: if it fails, or returns something else.
+      ValueError: if it fails, returns something else, or depends on more than its arguments.
     """
     key = jax.eval_shape(lambda: jax.random.key(0))
     index = jax.ShapeDtypeStruct((), jnp.int32)
+    # What calls nothing but the problem is as pure as the problem, which has been checked.
+    num_traces = 1 if isinstance(program, Gradient) else 2
+
+    def init(served: Any) -> Any:
+        return initial_state(program, problem, served)
+
     try:
-        state = jax.eval_shape(lambda served: initial_state(program, problem, served), served)
+        inits = [traced(init, served) for _ in range(num_traces)]
     except Exception as error:  # a user's function may raise anything
-        raise ValueError(f"the worker program's init fails: {_reason(error)}") from error
+        raise ValueError(f"the worker program's init fails: {first_line(error)}") from error
     # Strongly typed, as the arrays are that a run keeps.
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), inits[0][1])
 
     def compute(served: Any, index: jax.Array, key: jax.Array, state: Any) -> tuple:
         return call_worker(program, problem, served, index, key, state)
 
     try:
-        update, loss, after = jax.eval_shape(compute, served, index, key, state)
+        calls = [traced(compute, served, index, key, state) for _ in range(num_traces)]
+        update, loss, after = calls[0][1]
     except Exception as error:  # likewise
-        raise ValueError(f"the worker program fails: {_reason(error)}") from error
+        raise ValueError(f"the worker program fails: {first_line(error)}") from error
+    if not isinstance(problem.batch, Streamed):  # a callback by design, which a run replaces
+        require_pure("the worker program's init", *(closed for closed, _ in inits))
+        require_pure("the worker program", *(closed for closed, _ in calls))
     sent, *allowed = (
         jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in (update, params, served)
     )
@@ -128,7 +141,3 @@ def _check_state(state: Any, after: Any) -> None:
                 f"the worker program must return {name} as its init does, "
                 f"{x.dtype}{list(x.shape)}, got {y.dtype}{list(y.shape)}"
             )
-
-
-def _reason(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))

@@ -26,7 +26,8 @@ def easgd(
 
     Returns:
       A transformation for ``worker=gossip.elastic_steps(num_steps)``, under
-      ``protocols.asynchronous()`` or ``protocols.round_robin()``.
+      ``protocols.asynchronous()`` or ``protocols.round_robin()``. Gradients are clipped by
+      ``elastic_steps``, not before it in a chain.
 
     Raises:
       ValueError: if an argument is out of range.
@@ -55,9 +56,9 @@ def easgd(
     References:
       Zhang, Choromanska, LeCun, `Deep learning with Elastic Averaging SGD
       <https://arxiv.org/abs/1412.6651>`_, 2015. Certainty: author code for ``"step_first"``.
-      Synchronous EASGD, where all workers pull at the centre at once, is not here: as a round of
-      gossip it is the doubly stochastic matrix of workers and centre whose links all have the
-      weight ``moving_rate``, with no gradient at the centre.
+      Synchronous EASGD, where all workers pull at the centre at once, is a round of ``d_psgd``:
+      workers and centre are agents, the links between each worker and the centre have the weight
+      ``moving_rate`` in a matrix for ``topologies.from_matrix``, and the centre has no gradient.
     """
     return elastic_average(learning_rate, moving_rate, None, order)
 

@@ -69,7 +69,7 @@ def gba(
     if not callable(server):
         raise TypeError(f"server must be a function such as optax.adam, got {server!r}")
     if per_row is not None:
-        gather = average_touched_rows(server(learning_rate), per_row, lazy)
+        gather = average_touched_rows(server(learning_rate), per_row, lazy, "per_row")
     elif lazy:
         raise ValueError("lazy=True is about tables: say with per_row which parameters they are")
     else:

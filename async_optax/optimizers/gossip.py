@@ -80,7 +80,7 @@ def pc_asgd(
       mixing: from :mod:`async_optax.transforms.topologies`.
       delayed: bool ``[n, n]``, whose messages come late.
       delay: by how many rounds, >= 1.
-      theta: in [0, 1], or a schedule of the rounds.
+      theta: in [0, 1], or a schedule of the rounds, of which the value at 0 is checked.
       strength: lambda >= 0, of the Taylor correction.
 
     Returns:

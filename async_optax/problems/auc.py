@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 
-_MAX_SIZE = 2**20  # below, no sum of counts leaves int32
+MAX_SIZE = 2**20  # below, no sum of counts leaves int32
 _SPLIT = 2**12
 
 
@@ -39,8 +39,8 @@ def auc(scores: ArrayLike, labels: ArrayLike) -> jax.Array:
         raise ValueError(
             f"scores and labels must be vectors alike, got {scores.shape} and {labels.shape}"
         )
-    if scores.size > _MAX_SIZE:
-        raise ValueError(f"scores must be at most {_MAX_SIZE}, got {scores.size}")
+    if scores.size > MAX_SIZE:
+        raise ValueError(f"scores must be at most {MAX_SIZE}, got {scores.size}")
     order = jnp.argsort(scores)
     ranked, positive = scores[order], labels[order] != 0
     place = jnp.arange(scores.size, dtype=jnp.int32)

@@ -11,9 +11,10 @@ from jax.tree_util import Partial
 from jax.typing import ArrayLike
 
 from async_optax.engine import Problem
-from async_optax.problems.auc import auc
+from async_optax.problems.auc import MAX_SIZE, auc
 from async_optax.problems.deep_fm import deep_fm_logits, init_deep_fm
-from async_optax.validation import require_count, require_number
+from async_optax.problems.widths import require_widths
+from async_optax.validation import require_count, require_number, require_seed
 
 _INTERESTS = 4  # dimension of users' interests and items' topics
 _HOURS = 24
@@ -95,16 +96,16 @@ def click_logs(
       exponent: of the power law, >= 0; 0 is all equally often.
       drift: radians by which interests turn in a day, >= 0.
       num_days: length of the log, >= 1.
-      test_size: impressions of each test day, >= 1.
+      test_size: impressions of each test day, from 1 to 2**20, so that the AUC is exact.
       dimension: of the embeddings, >= 1.
       hidden: widths of the perceptron's hidden layers.
-      seed: of the truth and the test sets.
+      seed: of the truth and the test sets, an integer in [0, 2**31).
 
     Returns:
       A problem without noise. Batches are drawn alike for all workers.
 
     Raises:
-      TypeError: if a count is not an integer.
+      TypeError: if a count or the seed is not an integer, or ``hidden`` not a sequence.
       ValueError: if a number is out of range.
 
     Example:
@@ -120,8 +121,10 @@ def click_logs(
     counts |= {"num_days": num_days, "test_size": test_size, "dimension": dimension}
     for name, count in counts.items():
         require_count(name, count)
-    for width in hidden:
-        require_count("hidden", width)
+    if test_size > MAX_SIZE:
+        raise ValueError(f"test_size must be at most {MAX_SIZE}, got {test_size}")
+    require_widths(hidden)
+    require_seed(seed)
     require_number("exponent", exponent, at_least=0)
     require_number("drift", drift, at_least=0)
     rng = np.random.Generator(np.random.PCG64(seed))

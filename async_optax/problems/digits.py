@@ -9,6 +9,7 @@ import numpy as np
 from jax.tree_util import Partial
 
 from async_optax.engine import Problem
+from async_optax.problems.widths import require_widths
 from async_optax.validation import require_count
 
 _TEST_SIZE = 360
@@ -31,6 +32,7 @@ def digits(hidden: Sequence[int] = (64, 64), batch_size: int = 16) -> Problem:
 
     Raises:
       ImportError: if scikit-learn is not installed.
+      TypeError: if ``hidden`` is not a sequence of integers, or ``batch_size`` no integer.
       ValueError: if a size is below 1.
 
     Example:
@@ -40,8 +42,7 @@ def digits(hidden: Sequence[int] = (64, 64), batch_size: int = 16) -> Problem:
       >>> sorted(problem.evaluate(params))
       ['accuracy', 'test_loss']
     """
-    for width in hidden:
-        require_count("hidden", width)
+    require_widths(hidden)
     require_count("batch_size", batch_size)
     try:
         from sklearn.datasets import load_digits

@@ -8,6 +8,7 @@ from collections.abc import Hashable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
+from async_optax.engine.recent import Recent
 from async_optax.sweeps.batches import Group, prepare
 from async_optax.sweeps.jobs import structure_of
 from async_optax.sweeps.measuring import seconds_alone, seconds_in_a_batch, seconds_in_threads
@@ -19,7 +20,7 @@ STRATEGIES = ("threads", "loop", "vmap", "devices")
 _MIN_WORTHWHILE = 4.0  # seconds; measuring compiles a program per strategy
 _MIN_WAVES = 64  # per run; measuring executes a few
 
-_COSTS: dict[Hashable, dict[str, float]] = {}  # by kind of group; then by strategy
+_COSTS: Recent[dict[str, float]] = Recent()  # by kind of group; then by strategy
 """Seconds per arrival of a cell, measured once in a process."""
 
 
@@ -88,7 +89,8 @@ def choose_strategy(
     group = max(groups, key=len)
     num_arrivals = group[0].course.num_arrivals
     kind = strategy, _kind(group, setting, lanes, num_threads)
-    if kind not in _COSTS:
+    measured = _COSTS.get(kind)
+    if measured is None:
         costs = {}
         if strategy == "auto":
             try:
@@ -101,10 +103,11 @@ def choose_strategy(
                 reason = "the whole sweep is shorter than measuring would take"
                 return StrategyChoice("threads", reason)
             costs["threads"] = seconds_in_threads(run, lanes, num_threads)
-        _COSTS[kind] = costs | _in_batches(group, setting, lanes, strategy, can_vmap)
-    if not _COSTS[kind]:
+        measured = costs | _in_batches(group, setting, lanes, strategy, can_vmap)
+        _COSTS[kind] = measured
+    if not measured:
         return StrategyChoice(strategy, "the cells that would be measured fail")
-    per_run = {name: cost * num_arrivals for name, cost in _COSTS[kind].items()}
+    per_run = {name: cost * num_arrivals for name, cost in measured.items()}
     best = min(per_run, key=lambda name: per_run[name])
     name, _, inside = best.partition(", ")
     reason = "given" if strategy == "devices" else "least measured time per run"

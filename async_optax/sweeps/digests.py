@@ -1,8 +1,7 @@
 """Digests of what is computed: they tell whether two sweeps may share a dataset."""
 
 import hashlib
-import re
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -12,13 +11,13 @@ import optax
 from jax.tree_util import Partial
 
 from async_optax.engine import Problem, WorkerProgram, gradient
+from async_optax.engine.recent import Recent
+from async_optax.engine.traced_text import array_digest, traced_text, without_addresses
 from async_optax.engine.worker_calls import call_worker, initial_state
 from async_optax.timelines import Timeline
 from async_optax.transforms import Structure, split_numbers
 
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]+")
-
-_TEXTS: dict[Hashable, bytes] = {}  # digests of traced programs, as the compiler keeps these
+_TEXTS: Recent[bytes] = Recent()  # digests of traced programs, as the compiler keeps these
 
 
 class Digests:
@@ -110,25 +109,25 @@ class Digests:
         )
         treedef = jax.tree.structure(argument)
         seen = compute.__qualname__, structure, tuple(shapes), treedef, settings
-        if seen not in _TEXTS:
+        digest = _TEXTS.get(seen)
+        if digest is None:
 
             def program(numbers: tuple[Any, ...], argument: Any) -> Any:
                 return compute(structure.join(numbers), argument)
 
             closed, shape = jax.make_jaxpr(program, return_shape=True)(numbers, argument)
-            text = f"{closed.jaxpr}\n{jax.tree.structure(shape)}"
-            content = hashlib.sha256(_ADDRESS.sub("", text).encode())
-            for constant in closed.consts:
-                content.update(self._array(constant))
-            _TEXTS[seen] = content.digest()
-        return _TEXTS[seen]
+            text, constants = traced_text(closed)
+            returned = without_addresses(str(jax.tree.structure(shape)))
+            content = hashlib.sha256(f"{text}\n{returned}".encode())
+            for constant in constants:
+                content.update(array_digest(constant))
+            digest = _TEXTS[seen] = content.digest()
+        return digest
 
     def _array(self, array: Any) -> bytes:
         """The digest of an array: data that problems share is read once."""
         if id(array) not in self._arrays:
-            content = hashlib.sha256()
-            _add_array(content, array)
-            self._arrays[id(array)] = array, content.digest()
+            self._arrays[id(array)] = array, array_digest(array)
         return self._arrays[id(array)][1]
 
 
@@ -143,16 +142,10 @@ def timeline_digest(timeline: Timeline) -> str:
     """
     content = hashlib.sha256()
     for column in ("worker", "read_version", "version", "weight", "accepted", "commit"):
-        _add_array(content, getattr(timeline, column))
+        array = getattr(timeline, column)
+        content.update(f"{array.dtype}{array.shape}".encode())
+        content.update(np.ascontiguousarray(array).tobytes())
     return content.hexdigest()[:16]
-
-
-def _add_array(content: Any, array: Any) -> None:
-    if isinstance(array, jax.Array) and jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
-        array = jax.random.key_data(array)
-    array = np.asarray(array)
-    content.update(f"{array.dtype}{array.shape}".encode())
-    content.update(np.ascontiguousarray(array).tobytes())
 
 
 def _unchanged(params: optax.Params) -> optax.Params:

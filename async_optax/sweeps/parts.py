@@ -12,9 +12,11 @@ from async_optax.engine import Problem, compile_timeline
 from async_optax.engine.chunks import schedule_evaluations
 from async_optax.sweeps.setting import Cell, Setting
 from async_optax.timelines import Timeline
+from async_optax.validation import first_line
 
 CheckFailed = (ValueError, TypeError)
-"""What bad input raises: it fails its cells only. Anything else ends the sweep."""
+"""What bad input raises: it fails its cells only. Anything else ends the sweep, but for what the
+user's own functions raise, which becomes a ``ValueError``."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +72,7 @@ class Parts:
         def build() -> Problem:
             problem = self._setting.problem
             if not isinstance(problem, Problem):
-                problem = problem(**numbers)
+                problem = _called("the problem function", problem, **numbers)
             if not isinstance(problem, Problem):
                 raise TypeError(
                     "the problem function must return an async_optax.Problem, got "
@@ -101,7 +103,7 @@ class Parts:
         factory = self._setting.optimizers[cell.optimizer]
 
         def build() -> optax.GradientTransformation:
-            optimizer = factory(**numbers)
+            optimizer = _called(f"optimizer {cell.optimizer!r}", factory, **numbers)
             if not isinstance(optimizer, optax.GradientTransformation):
                 raise TypeError(
                     f"optimizer {cell.optimizer!r} must return a gradient transformation, got "
@@ -116,7 +118,11 @@ class Parts:
         given = self._setting.timelines[label]
         if isinstance(given, Timeline):
             return self._once(("course", label), lambda: self._course(given))
-        return self._once(("course", label, seed), lambda: self._course(given(seed)))
+
+        def build() -> Course:
+            return self._course(_called(f"timeline {label!r} at seed {seed}", given, seed))
+
+        return self._once(("course", label, seed), build)
 
     def _course(self, timeline: Timeline) -> Course:
         if not isinstance(timeline, Timeline):
@@ -141,3 +147,15 @@ class Parts:
         if failure is not None:
             raise failure
         return value
+
+
+def _called(owner: str, function: Callable, *args: Any, **numbers: Any) -> Any:
+    """What a user's function returns; whatever it raises fails its cells, and says whose it is."""
+    try:
+        return function(*args, **numbers)
+    except CheckFailed:
+        raise  # it names the argument
+    except Exception as error:  # a user's function may raise anything
+        raised = type(error).__name__
+        reason = f"{raised}: {first_line(error)}" if str(error).strip() else raised
+        raise ValueError(f"{owner} raises {reason}") from error

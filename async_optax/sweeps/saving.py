@@ -3,10 +3,11 @@
 import os
 import pathlib
 import time
+from collections.abc import Sequence
 
 import jax
 
-from async_optax.sweeps.storage import require_folder, save
+from async_optax.sweeps.storage import require_folder, require_names, save
 from async_optax.sweeps.table import Table
 
 _SAVE_SECONDS = 10.0
@@ -16,6 +17,10 @@ class SweepFile:
     """Where a sweep is written, if anywhere; with several processes, process 0 writes."""
 
     def __init__(self, path: str | os.PathLike[str] | None):
+        if path is not None and not isinstance(path, str | os.PathLike):
+            raise TypeError(f"path must be the path of a file, got {path!r}")
+        if path == "":
+            raise ValueError("path must be the path of a file, got ''")
         self._path = None if path is None else pathlib.Path(path).absolute()
         self._saved, self._is_saved = time.monotonic(), True
 
@@ -37,6 +42,11 @@ class SweepFile:
                 f"there is a file {self._path} already: pass extend={str(self._path)!r} to keep "
                 "its cells, or another path"
             )
+
+    def check_names(self, metrics: Sequence[str]) -> None:
+        """Raises ``ValueError`` if a metric cannot have its name in a file, if there is one."""
+        if self._path is not None:
+            require_names(metrics)
 
     def save_if_due(self, table: Table) -> None:
         """Writes a table that has changed, if the last time was long ago."""

@@ -7,6 +7,9 @@ import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
 from async_optax.engine import Problem, WorkerProgram
@@ -207,10 +210,15 @@ def _read_grid(grid: Any) -> dict[str, tuple[Number, ...]]:
                 raise _not_a_number(name, item)
             require_number(f"grid[{name!r}]", item)
         # One coordinate has one type, and an integer may decide a shape.
-        whole = all(hasattr(item, "__index__") for item in items)
+        whole = all(_is_whole(item) for item in items)
         values[name] = tuple(int(item) if whole else float(item) for item in items)
         _require_different(f"grid[{name!r}]", values[name])
     return values
+
+
+def _is_whole(number: Any) -> bool:
+    """Whether a number is of an integer type; all arrays of no dimensions have ``__index__``."""
+    return isinstance(number, int) or np.asarray(number).dtype.kind in "iu"
 
 
 def _not_a_number(name: str, choice: str | bool) -> TypeError:
@@ -223,10 +231,16 @@ def _not_a_number(name: str, choice: str | bool) -> TypeError:
 def _read_seeds(seeds: Any) -> tuple[int, ...]:
     is_count = type(seeds) is int and seeds > 0
     items = _items("seeds", seeds, f"range({seeds if is_count else 3})")
+    # What iterates over an array of JAX is arrays of no dimensions, not numbers.
+    items = [np.asarray(seed)[()] if _is_jax_number(seed) else seed for seed in items]
     for seed in items:
         require_seed(seed)
     _require_different("seeds", items)
     return tuple(int(seed) for seed in items)
+
+
+def _is_jax_number(value: Any) -> bool:
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jnp.number)
 
 
 def _read_times(evaluate_at: Any) -> tuple[float, ...]:

@@ -5,7 +5,10 @@ import io
 import os
 import pathlib
 import secrets
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
+
+from async_optax.validation import first_line
 
 if TYPE_CHECKING:
     import xarray
@@ -89,8 +92,17 @@ def load(path: str | os.PathLike[str]) -> "xarray.Dataset":
     try:
         return xarray.load_dataset(io.BytesIO(content), engine="h5netcdf")
     except Exception as error:  # a damaged file may break its reader anywhere
-        reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise ValueError(f"{path} is damaged, or no netCDF file: {reason}") from error
+        raise ValueError(f"{path} is damaged, or no netCDF file: {first_line(error)}") from error
+
+
+def require_names(metrics: Iterable[str]) -> None:
+    """Raises ``ValueError`` if netCDF has no variables of these names."""
+    for name in metrics:
+        if not isinstance(name, str) or name in ("", ".") or {"/", "\0"} & {*name}:
+            raise ValueError(
+                f"problem.evaluate returns a metric {name!r}, which no file can hold: use a name "
+                "without '/', or leave out path"
+            )
 
 
 def require_folder(path: pathlib.Path) -> None:

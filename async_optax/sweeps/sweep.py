@@ -49,7 +49,7 @@ def sweep(
     timelines, batches and noise. Numbers of sweepable factories are arguments of the compiled
     program, so there is one compilation for each structure and shape; an ordinary function that
     returns an Optax transformation compiles once for each of its values of the grid, whatever the
-    number of seeds. A cell whose parts raise ``ValueError`` or ``TypeError`` fails alone, and one
+    number of seeds. A cell whose parts cannot be built or do not fit together fails alone, and one
     that diverges ends there.
 
     Args:
@@ -130,6 +130,7 @@ def sweep(
             file.check(source)
             parts = Parts(setting)
             new = expected_table(setting, parts)
+            file.check_names(new.metrics)
             table = new if old is None else union(old, new)
             return setting, parts, table, stack.enter_context(reporting(progress))
 

@@ -301,6 +301,7 @@ class EventLoop:
             lost=LostJobs(**self._lost.columns()),
             phases=phases,
             absences=Absences(**self._absences.columns()) if self._spans else None,
+            made_for=None,
         )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from async_optax.timelines.side_tables import LostJobs
+from async_optax.timelines.side_tables import LostJobs, MadeFor
 from async_optax.timelines.timeline import Timeline
 from async_optax.validation import require_count, require_number
 
@@ -39,6 +39,51 @@ def bubble_fraction(num_stages: int, num_micro_batches: int) -> float:
     return (num_stages - 1) / (num_micro_batches + num_stages - 1)
 
 
+def pipeline_delays(
+    num_stages: int, num_micro_batches: int = 1, *, round_up: bool = False
+) -> tuple[int, ...]:
+    """Returns by how many updates each stage of an asynchronous pipeline is behind.
+
+    In the steady state of one forward, one backward, ``P - 1 - i`` backward passes of other
+    micro-batches fall between the two passes of a micro-batch at stage i, counted from 0. With an
+    update every M micro-batches, the last micro-batch of each update is
+    ``floor((P - 1 - i) / M)`` updates behind, the first one ``ceil((P - 1 - i) / M)``, and
+    their mean is ``(P - 1 - i) / M``. One delay for all of them is a choice: the truth lies between
+    rounding down and rounding up.
+
+    Args:
+      num_stages: P >= 1.
+      num_micro_batches: M >= 1, per update, as for :func:`pipeline_timeline`.
+      round_up: whether the delay is that of an update's first micro-batch, else of its last.
+
+    Returns:
+      P integers, for the argument ``delays`` of the methods of
+      :mod:`async_optax.optimizers.pipelines`.
+
+    Raises:
+      TypeError: if an argument is of the wrong kind.
+      ValueError: if it is out of range.
+
+    Example:
+      >>> pipeline_delays(4), pipeline_delays(4, num_micro_batches=2)
+      ((3, 2, 1, 0), (1, 1, 0, 0))
+      >>> pipeline_delays(4, num_micro_batches=2, round_up=True)
+      (2, 1, 1, 0)
+
+    References:
+      Ajanthan et al., `Nesterov Method for Asynchronous Pipeline Parallel Optimization
+      <https://arxiv.org/abs/2505.01099>`_, 2025: ``floor((2 (P - i) + 1) / (2 M))`` with i from
+      1, which is the same as rounding down. Certainty: secondary sources; rounding up, and what
+      each micro-batch sees, from the schedule.
+    """
+    require_count("num_stages", num_stages)
+    require_count("num_micro_batches", num_micro_batches)
+    if not isinstance(round_up, bool):
+        raise TypeError(f"round_up must be True or False, got {round_up!r}")
+    added = num_micro_batches - 1 if round_up else 0
+    return tuple((behind + added) // num_micro_batches for behind in reversed(range(num_stages)))
+
+
 def pipeline_timeline(
     num_stages: int,
     num_updates: int,
@@ -59,7 +104,10 @@ def pipeline_timeline(
     All micro-batches of an update have weight ``1 / M``, and its last one commits. Each reads the
     version that it is applied to, so staleness here is 0: by how much the stages of an
     asynchronous pipeline are behind is the business of
-    :func:`async_optax.transforms.delay_stages`. The worker is the slowest stage: its idle time
+    :func:`async_optax.transforms.delay_stages`, for which :func:`pipeline_delays` counts
+    micro-batches in updates. The timeline knows how many stages it is for, and whether they are
+    drained: a run whose optimizer delays no stages is refused if it is asynchronous, and one
+    that delays them if it is synchronous. The worker is the slowest stage: its idle time
     is the bubble.
 
     Args:
@@ -121,6 +169,10 @@ def pipeline_timeline(
         accepted=np.ones(len(row), bool),
         commit=row % per_update == per_update - 1,
         lost=LostJobs.none(),
+        made_for=MadeFor(
+            MadeFor.SYNCHRONOUS_PIPELINE if synchronous else MadeFor.ASYNCHRONOUS_PIPELINE,
+            num_stages,
+        ),
     )
 
 

@@ -1,10 +1,12 @@
-"""What a timeline knows beside its arrivals: phases of jobs, jobs that are lost, absences."""
+"""What a timeline knows beside its arrivals: phases of jobs, lost jobs, absences, its purpose."""
 
 import dataclasses
 import enum
-from typing import Self
+from typing import ClassVar, Self
 
 import numpy as np
+
+from async_optax.validation import require_choice, require_count
 
 
 class Reason(enum.IntEnum):
@@ -78,3 +80,29 @@ class Phases:
     compute: np.ndarray
     upload: np.ndarray
     sent: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class MadeFor:
+    """What a timeline was made for, where its times are false for anything else.
+
+    Attributes:
+      kind: one of :attr:`ROUNDS`, :attr:`SYNCHRONOUS_PIPELINE` and :attr:`ASYNCHRONOUS_PIPELINE`.
+      size: number of agents, or of stages, >= 1.
+    """
+
+    kind: str
+    size: int
+
+    ROUNDS: ClassVar[str] = "rounds"
+    SYNCHRONOUS_PIPELINE: ClassVar[str] = "synchronous pipeline"
+    ASYNCHRONOUS_PIPELINE: ClassVar[str] = "asynchronous pipeline"
+
+    def __post_init__(self) -> None:
+        """Raises ``ValueError`` if a field is out of range."""
+        require_choice(
+            "made_for.kind",
+            self.kind,
+            (self.ROUNDS, self.SYNCHRONOUS_PIPELINE, self.ASYNCHRONOUS_PIPELINE),
+        )
+        require_count("made_for.size", self.size)

@@ -23,8 +23,9 @@ _COLUMNS = (*_ROWS, "weight", "accepted", "commit")
 _PHASES = tuple(f"phases.{name}" for name in ("begin", "compute", "upload", "sent"))
 _LOST = tuple(f"lost.{name}" for name in ("worker", "start_time", "stop_time", "reason"))
 _ABSENCES = tuple(f"absences.{name}" for name in ("worker", "start_time", "stop_time"))
+_MADE_FOR = ("made_for.kind", "made_for.size")
 _REQUIRED = {*_COLUMNS, *_LOST, "num_workers", "end_time"}
-_OPTIONAL = ({*_PHASES}, {"token"}, {*_ABSENCES})  # together or not at all
+_OPTIONAL = ({*_PHASES}, {"token"}, {*_ABSENCES}, {*_MADE_FOR})  # together or not at all
 _LARGEST = 2**31 - 1  # bytes of metadata: it carries the lost jobs
 
 
@@ -83,11 +84,11 @@ def load_fields(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{source} is not a whole timeline: {missing} is missing, and "
             f"{', '.join(sorted(further)) or 'nothing'} is left over"
         )
-    fields: dict[str, Any] = {"phases": {}, "absences": {}, "lost": {}}
+    fields: dict[str, Any] = {"phases": {}, "absences": {}, "lost": {}, "made_for": {}}
     for name, array in arrays.items():
         outer, _, inner = name.rpartition(".")
         (fields[outer] if outer else fields)[inner] = array
-    fields |= {name: fields[name] or None for name in ("phases", "absences")}
+    fields |= {name: fields[name] or None for name in ("phases", "absences", "made_for")}
     fields |= {"num_workers": int(arrays["num_workers"]), "end_time": float(arrays["end_time"])}
     return fields
 
@@ -98,9 +99,10 @@ def _arrays(timeline: "Timeline") -> dict[str, np.ndarray]:
         (timeline.phases, _PHASES),
         (timeline.absences, _ABSENCES),
         (timeline.lost, _LOST),
+        (timeline.made_for, _MADE_FOR),
     ):
         if table is not None:
-            arrays |= {name: getattr(table, name.split(".")[1]) for name in names}
+            arrays |= {name: np.asarray(getattr(table, name.split(".")[1])) for name in names}
     if timeline.token is not None:
         arrays["token"] = timeline.token
     return arrays | {

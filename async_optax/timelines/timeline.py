@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 import os
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from async_optax.timelines.given_staleness import staleness_columns
-from async_optax.timelines.side_tables import Absences, LostJobs, Phases
+from async_optax.timelines.side_tables import Absences, LostJobs, MadeFor, Phases
 from async_optax.timelines.storage import load_fields, save_timeline
 from async_optax.timelines.traces import trace_columns
 from async_optax.timelines.verification import check_columns, check_rules
@@ -37,7 +37,10 @@ class Timeline:
       token: int32, when the job was due to be handed out in an ideal order, in versions; ``None``
         under protocols without tokens.
       absences: when workers were away; ``None`` if they never are.
+      made_for: what it was made for, such as rounds of gossip; ``None``: for any run on a server.
     """
+
+    undescribed_fields: ClassVar[tuple[str, ...]] = ("made_for",)  # it only decides who may run
 
     num_workers: int
     end_time: float
@@ -53,6 +56,7 @@ class Timeline:
     phases: Phases | None = None
     token: np.ndarray | None = None
     absences: Absences | None = None
+    made_for: MadeFor | None = None
 
     @classmethod
     def from_trace(cls, source: Any, *, size: int = 1) -> Self:
@@ -132,11 +136,13 @@ class Timeline:
         """
         fields = load_fields(path)
         phases, absences = fields.pop("phases"), fields.pop("absences")
+        made_for = fields.pop("made_for")
         try:
             timeline = cls(
                 **fields | {"lost": LostJobs(**fields["lost"])},
                 phases=phases and Phases(**phases),
                 absences=absences and Absences(**absences),
+                made_for=made_for and MadeFor(str(made_for["kind"]), int(made_for["size"])),
             )
             timeline.verify()
         except ValueError as error:

@@ -51,6 +51,16 @@ class ElasticAverageState(NamedTuple):
         """Each job must read what its own worker's last arrival made."""
         return True
 
+    @property
+    def worker_program(self) -> str:
+        """What computes on a copy."""
+        return "ao.gossip.elastic_steps(num_steps)"
+
+    @property
+    def takes_copies(self) -> bool:
+        """What arrives is a worker's parameters: nothing may treat it like a gradient before."""
+        return True
+
     def served_params(self, params: optax.Params) -> ElasticCopy:
         """Returns the copy of the worker that arrived last; the centre is not needed."""
         del params
@@ -88,9 +98,11 @@ def elastic_average(
 
     Returns:
       A transformation for ``worker=gossip.elastic_steps(...)``: it takes an :class:`ElasticCopy`,
-      serves one, and returns e. A narrower ``slot_dtype`` of the run rounds all of the copy, eta
-      and momentum included. Run it under a protocol in which each worker goes on at once from its
-      own arrival, ``protocols.asynchronous()``, or ``protocols.round_robin()``.
+      serves one, and returns e. It stands first in a chain, as no gradient arrives that could be
+      clipped before; ``elastic_steps`` transforms local gradients. A narrower ``slot_dtype`` of the
+      run rounds the copy, but not eta and momentum. Run it under a protocol in which each
+      worker goes on at once from its own arrival, ``protocols.asynchronous()``, or
+      ``protocols.round_robin()``.
 
     Raises:
       ValueError: if a number is out of range; in ``update``, if ``params`` is ``None``, what

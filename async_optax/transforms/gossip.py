@@ -30,6 +30,11 @@ class MixNeighboursState(NamedTuple):
     step: jax.Array
     past: optax.Params
 
+    @property
+    def has_own_delays(self) -> bool:
+        """Rows of a timeline must read the version that they are applied to."""
+        return True
+
 
 def mix_neighbours(
     mixing: Mixing, delays: Any = None, order: str = "mix_first"

@@ -25,7 +25,10 @@ def require_square(name: str, matrix: Any, num_agents: int | None = None) -> np.
       ...
       ValueError: delays must have shape (2, 2), got (1, 2)
     """
-    array = np.asarray(matrix)
+    try:
+        array = np.asarray(matrix)
+    except ValueError as error:
+        raise ValueError(f"{name} must be square, [n, n], but its rows differ in length") from error
     if num_agents is not None and array.shape != (num_agents, num_agents):
         raise ValueError(f"{name} must have shape ({num_agents}, {num_agents}), got {array.shape}")
     if array.ndim != 2 or array.shape[0] != array.shape[1] or not len(array):
@@ -129,16 +132,34 @@ def require_connected(name: str, links: np.ndarray) -> None:
       ...
       ValueError: links must connect all agents, but agents 1, 2 cannot be reached from agent 0
     """
-    reached = np.zeros(len(links), bool)
-    reached[0] = True
-    for _ in links:  # nobody is further away than that
-        reached |= links[:, reached].any(1)
-    apart = np.flatnonzero(~reached)
+    apart = np.flatnonzero(distances(links) < 0)
     if len(apart):
         shown = ", ".join(map(str, apart[:10])) + (", ..." if len(apart) > 10 else "")
         raise ValueError(
             f"{name} must connect all agents, but agents {shown} cannot be reached from agent 0"
         )
+
+
+def distances(links: np.ndarray) -> np.ndarray:
+    """Returns over how many links each agent hears of agent 0, int ``[n]``; -1 if it does not.
+
+    Args:
+      links: bool ``[n, n]``, whether agent i listens to agent j.
+
+    Example:
+      >>> distances(np.eye(4, k=-1, dtype=bool))
+      array([0, 1, 2, 3])
+      >>> distances(np.eye(4, k=1, dtype=bool))
+      array([ 0, -1, -1, -1])
+    """
+    listeners = np.ascontiguousarray(links.T)  # a row for each agent that is listened to
+    distance = np.full(len(links), -1)
+    newest, steps = np.array([0]), 0
+    while len(newest):  # each agent is among the newest once: n^2 in all
+        distance[newest] = steps
+        newest = np.flatnonzero(listeners[newest].any(0) & (distance < 0))
+        steps += 1
+    return distance
 
 
 def _require_each(name: str, array: np.ndarray, allowed: np.ndarray, what: str) -> None:

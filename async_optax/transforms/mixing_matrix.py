@@ -195,9 +195,11 @@ def _partners_at(num_agents: int, key: jax.Array, steps: jax.Array) -> jax.Array
 def require_mixing(mixing: Any) -> None:
     """Raises unless ``mixing`` is one that :mod:`async_optax.transforms.topologies` makes."""
     if not isinstance(mixing, CyclicMixing | PairMixing):
+        is_array = isinstance(mixing, np.ndarray | jax.Array)
+        found = f"an array of shape {mixing.shape}" if is_array else repr(mixing)
         raise TypeError(
             "mixing must be a mixing such as topologies.ring(8), or topologies.from_matrix(W); "
-            f"got {mixing!r}"
+            f"got {found}"
         )
 
 

@@ -40,6 +40,11 @@ class AveragePairsState(NamedTuple):
         """Each job must read what its own worker's last arrival made."""
         return True
 
+    @property
+    def worker_program(self) -> str:
+        """What computes on one agent's parameters."""
+        return "ao.gossip.agent_gradient()"
+
     def served_params(self, params: optax.Params) -> optax.Params:
         """Returns the parameters of the agent that arrived last, after any look-ahead of its."""
         own = _read(params, self.agent)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from async_optax.transforms.graph_checks import require_connected, require_square
+from async_optax.transforms.graph_checks import distances, require_connected, require_square
 from async_optax.validation import require_count
 
 _MAX_SEED = 1 << 24  # exact as a float32, which is what sweeps make of numbers
@@ -93,7 +93,7 @@ def active_half(graph: Any) -> np.ndarray:
       array([ True, False,  True])
     """
     links = _links(graph)
-    even = _distances(links) % 2 == 0
+    even = distances(links) % 2 == 0
     alike = links & (even[:, np.newaxis] == even)
     if alike.any():
         one, other = np.argwhere(alike)[0]
@@ -178,15 +178,3 @@ def _links(graph: Any) -> np.ndarray:
     np.fill_diagonal(links, False)
     require_connected("graph", links)
     return links
-
-
-def _distances(links: np.ndarray) -> np.ndarray:
-    """The number of links from agent 0 to each agent; -1 where there is no way."""
-    distance = np.full(len(links), -1)
-    reached, steps = np.zeros(len(links), bool), 0
-    reached[0] = True
-    while reached.any():
-        distance[reached] = steps
-        reached = links[reached].any(axis=0) & (distance < 0)
-        steps += 1
-    return distance

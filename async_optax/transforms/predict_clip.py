@@ -43,6 +43,11 @@ class PredictClipState(NamedTuple):
     past_params: optax.Params
     past_gradients: optax.Updates
 
+    @property
+    def has_own_delays(self) -> bool:
+        """Rows of a timeline must read the version that they are applied to."""
+        return True
+
 
 def predict_clip(
     learning_rate: optax.ScalarOrSchedule,
@@ -79,9 +84,10 @@ def predict_clip(
         diagonal; such as :func:`async_optax.transforms.topologies.delayed_links` draws.
       delay: tau >= 1, in rounds. The state holds ``2 * (tau + 1)`` copies of the stacked
         parameters.
-      theta: in [0, 1], or a schedule of the rounds: 1 only predicts, 0 only clips. Or, decided by
-        every agent at every round, ``"aligned"``: the candidate whose displacement from x_i has
-        the larger cosine with ``-g_i``; ``"opposed"``: the smaller.
+      theta: in [0, 1], or a schedule of the rounds, of which the value at 0 is checked: 1 only
+        predicts, 0 only clips. Or, decided by every agent at every round, ``"aligned"``: the
+        candidate whose displacement from x_i has the larger cosine with ``-g_i``; ``"opposed"``:
+        the smaller.
       strength: lambda >= 0; 0 predicts plain steps of k along its last gradient. The correction
         is zero for tau = 1.
 
@@ -123,7 +129,9 @@ def predict_clip(
             f"theta must be a number in [0, 1], a schedule, or one of {', '.join(_CHOICES)}; "
             f"got {theta!r}"
         )
-    if not (isinstance(theta, str) or callable(theta)):
+    if callable(theta):
+        require_number("theta(0)", theta(jnp.zeros([], jnp.int32)), at_least=0, at_most=1)
+    elif not isinstance(theta, str):
         require_number("theta", theta, at_least=0, at_most=1)
     late = require_links("delayed", delayed, mixing.num_agents)
     prompt_part = mixing.masked(~late)

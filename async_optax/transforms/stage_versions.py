@@ -45,6 +45,17 @@ class DelayStagesState(NamedTuple):
     rings: tuple[Any, ...]
     inner_state: optax.OptState
 
+    @property
+    def has_own_delays(self) -> bool:
+        """Rows of a timeline must read the version that they are applied to."""
+        return True
+
+    @property
+    def stage_delays(self) -> tuple[int, ...]:
+        """By how many updates each stage is behind, as far as it has parameters."""
+        of_stages = (jax.tree.leaves(ring) for ring in self.rings)
+        return tuple(leaves[0].shape[0] if leaves else 0 for leaves in of_stages)
+
     def served_params(self, params: optax.Params) -> Any:
         """Returns what a micro-batch that starts now runs at, both ways."""
         current = served_params(params, self.inner_state)
@@ -62,6 +73,11 @@ class DelayStagesWithoutStashState(DelayStagesState):
     """State of :func:`delay_stages` without weight stashing; the same fields."""
 
     __slots__ = ()
+
+    @property
+    def worker_program(self) -> str:
+        """What computes on two versions."""
+        return "ao.pipeline.gradient()"
 
     def served_params(self, params: optax.Params) -> StageVersions:
         """Returns what the forward and the backward pass of a micro-batch run at."""
@@ -101,7 +117,8 @@ def delay_stages(
       as those of :func:`async_optax.engine.pipeline.timeline`; ``update`` requires ``params``.
 
     Raises:
-      TypeError: if ``inner`` is not a transformation, or the parameters are no tuple of stages.
+      TypeError: if ``inner`` is not a transformation, ``stash`` not a boolean, or the parameters
+        are no tuple of stages.
       ValueError: if the delays are out of range, or not as many as stages.
 
     Example:
@@ -127,6 +144,8 @@ def delay_stages(
     require_delays(delays)
     if not isinstance(inner, optax.GradientTransformation):
         raise TypeError(f"inner must be a gradient transformation, got {inner!r}")
+    if not isinstance(stash, bool):
+        raise TypeError(f"stash must be True or False, got {stash!r}")
     inner = optax.with_extra_args_support(inner)
     make_state = DelayStagesState if stash else DelayStagesWithoutStashState
 

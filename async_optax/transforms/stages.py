@@ -250,7 +250,7 @@ def scale_by_stage_momentum(
       A transformation of tuples of stages. Updates keep their shapes and dtypes.
 
     Raises:
-      TypeError: if the parameters are not a tuple of stages.
+      TypeError: if ``nesterov`` is not a boolean, or the parameters are not a tuple of stages.
       ValueError: if a number is out of range.
 
     Example:
@@ -273,6 +273,8 @@ def scale_by_stage_momentum(
     require_number("b2", b2, at_least=0, below=1)
     require_number("eps", eps, above=0)
     require_number("momentum_decay", momentum_decay, at_least=0)
+    if not isinstance(nesterov, bool):
+        raise TypeError(f"nesterov must be True or False, got {nesterov!r}")
 
     def make(delay: int, largest_delay: int) -> optax.GradientTransformation:
         share = delay / (1 + largest_delay)

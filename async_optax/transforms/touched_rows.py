@@ -1,5 +1,6 @@
 """Embedding tables: each row is averaged over the gradients that touched it."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -34,7 +35,10 @@ class AverageTouchedRowsState(NamedTuple):
 
 @sweepable
 def average_touched_rows(
-    inner: optax.GradientTransformation, is_table: Tables, lazy: bool = False
+    inner: optax.GradientTransformation,
+    is_table: Tables,
+    lazy: bool = False,
+    argument: str = "is_table",
 ) -> optax.GradientTransformationExtraArgs:
     """Gathers arrivals until a commit; rows of tables are divided by the weight that touched them.
 
@@ -55,6 +59,7 @@ def average_touched_rows(
         moments too, as with the sparse optimizers of embedding systems. Otherwise momentum moves
         them. A step count within ``inner`` counts all commits. The whole table is read and
         written all the same.
+      argument: what messages call ``is_table``, for whoever passes it on.
 
     Returns:
       A transformation whose ``update`` takes ``commit`` (bool scalar) and ``weight`` (float
@@ -64,8 +69,9 @@ def average_touched_rows(
     Raises:
       TypeError: if ``inner`` is not a transformation, ``is_table`` says anything but booleans, or
         ``lazy`` is not one; in ``update``, if only one of ``commit`` and ``weight`` is given.
-      ValueError: in ``init``, if a table has no rows, if there is none, or if the state of
-        ``inner`` does not have a row for each of theirs and ``lazy`` is set.
+      ValueError: in ``init``, if a table has no rows, if there is none, if ``is_table`` is no
+        prefix of the parameters, or if the state of ``inner`` does not have a row for each of
+        theirs and ``lazy`` is set.
 
     Example:
       >>> import jax.numpy as jnp, optax
@@ -109,10 +115,12 @@ def average_touched_rows(
     gather = accumulate_until_commit(optax.GradientTransformationExtraArgs(inner.init, average))
 
     def init_fn(params: optax.Params) -> AverageTouchedRowsState:
-        tables = _marked(is_table, params)
+        tables = _marked(is_table, params, argument)
         if not any(jax.tree.leaves(tables)):
-            raise ValueError(f"is_table marks none of the parameters {_paths(params)}")
-        row_weights = jax.tree.map(_no_weights, _named(params), params, tables)
+            raise ValueError(f"{argument} marks none of the parameters {_paths(params)}")
+        row_weights = jax.tree.map(
+            functools.partial(_no_weights, argument), _named(params), params, tables
+        )
         gathering = gather.init(params)
         if lazy:
             _touched_of_state(inner, gathering.inner_state, row_weights)
@@ -127,7 +135,7 @@ def average_touched_rows(
         weight: ArrayLike | None = None,
         **extra_args: Any,
     ) -> tuple[optax.Updates, AverageTouchedRowsState]:
-        tables = _marked(is_table, updates)
+        tables = _marked(is_table, updates, argument)
         row_weights = jax.tree.map(_touched, updates, tables)
         if weight is not None:
             row_weights = jax.tree.map(
@@ -152,19 +160,29 @@ def average_touched_rows(
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-def _marked(is_table: Tables, tree: Any) -> Any:
+def _marked(is_table: Tables, tree: Any, argument: str) -> Any:
     """A pytree of booleans like ``tree``."""
 
     def checked(mark: Any) -> bool:
         if not isinstance(mark, bool):
-            raise TypeError(f"is_table must say True or False of each parameter, got {mark!r}")
+            raise TypeError(f"{argument} must say True or False of each parameter, got {mark!r}")
         return mark
 
     if callable(is_table):
         return jax.tree.map(lambda path: checked(is_table(path)), _named(tree))
-    return jax.tree.map(
-        lambda mark, part: jax.tree.map(lambda _: checked(mark), part), is_table, tree
+    marked: Any = jax.tree.structure(is_table)
+    try:
+        parts = marked.flatten_up_to(tree)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{argument} must be a pytree of booleans like the parameters {_paths(tree)}, or a "
+            f"prefix of them, got {is_table!r}"
+        ) from error
+    marks = (
+        jax.tree.map(lambda _, mark=mark: checked(mark), part)
+        for mark, part in zip(jax.tree.leaves(is_table), parts, strict=True)
     )
+    return jax.tree.unflatten(marked, list(marks))
 
 
 def _named(tree: Any) -> Any:
@@ -178,11 +196,11 @@ def _paths(tree: Any) -> str:
     return ", ".join(jax.tree.leaves(_named(tree)))
 
 
-def _no_weights(name: str, x: jax.Array, is_table: bool) -> jax.Array | None:
+def _no_weights(argument: str, name: str, x: jax.Array, is_table: bool) -> jax.Array | None:
     if not is_table:
         return None
     if x.ndim == 0:
-        raise ValueError(f"a table has rows, but {name} is a scalar: is_table must not mark it")
+        raise ValueError(f"a table has rows, but {name} is a scalar: {argument} must not mark it")
     return jnp.zeros(x.shape[0], working_dtype(x))
 
 

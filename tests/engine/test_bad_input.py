@@ -124,6 +124,19 @@ BAD_INPUT = {
         "evaluate_every must be",
     ),
     "evaluate_at": (lambda: run_quadratic(evaluate_at=[-1.0]), ValueError, "evaluate_at must be"),
+    **{
+        f"evaluate_at of {value}": (
+            lambda value=value: run_quadratic(evaluate_at=value),
+            error,
+            r"evaluate_at must be simulated times in \[0, .*\], got ",
+        )
+        for value, error in (
+            (["a"], TypeError),
+            ([None], TypeError),
+            ([[1.0], [2.0, 3.0]], ValueError),
+            (5.0, ValueError),
+        )
+    },
     "both": (lambda: run_quadratic(evaluate_at=[1.0], evaluate_every=1), ValueError, "not both"),
     "vector loss": (
         lambda: run_quadratic(problem(loss=lambda x, batch, key: x - batch)),

@@ -22,6 +22,7 @@ from jax.tree_util import Partial
 
 import async_optax as ao
 from async_optax.data.loading import Loader
+from async_optax.engine.batch import Batch
 from async_optax.engine.fingerprint import describe, differences
 from async_optax.engine.worker import gradient
 from tests.conformance import cases
@@ -72,6 +73,14 @@ class Pair(NamedTuple):
     second: Any
 
 
+def traced_digest():
+    """Of a run whose functions are traced and never compiled."""
+    optimizer = cases.make("async_heavy_tailed")
+    key = jax.random.key(0)
+    batch = Batch.prepare([quadratic_problem()], [optimizer], make_timeline(), [key])
+    return batch.runs[0].traced_digest()
+
+
 def of_everything():
     """Descriptions of all that a run is made of, as another process would make it."""
     cyclic: list = [1]
@@ -92,6 +101,7 @@ def of_everything():
             noise=Partial(lambda key, g: g),
         ),
         "timeline": make_timeline(),
+        "traced": traced_digest(),
         "key": jax.random.key(3),
         "worker": gradient(),
         "record": {"gap": lambda info: jnp.float32(3), "names": {"loss", "gap", "update"}},
@@ -270,6 +280,58 @@ def test_what_a_users_functions_call_is_seen(monkeypatch):
     assert differences(before, describe("loss", loss)).startswith("loss.model.forward is ")
 
 
+def test_attributes_of_modules_are_seen_however_deep(monkeypatch):
+    package, settings = types.ModuleType("package"), types.ModuleType("package.settings")
+    package.__path__, settings.__file__ = ["package"], "package/settings.py"
+    package.settings = settings
+    monkeypatch.setitem(sys.modules, "package.settings", settings)
+
+    def imports(x):
+        from package.settings import SCALE
+
+        return SCALE * x
+
+    captures = lambda x: package.settings.SCALE * x  # noqa: E731
+    names = types.FunctionType(
+        (lambda x: package_of_a_user.settings.SCALE * x).__code__,  # noqa: F821
+        {"package_of_a_user": package},
+    )
+    for function, entry in (
+        (imports, "f.package.settings.SCALE"),
+        (captures, "f.package.settings.SCALE"),
+        (names, "f.package_of_a_user.settings.SCALE"),
+    ):
+        for value in (1.0, 2.0):
+            settings.SCALE = value
+            assert describe("f", function)[entry] == str(value)
+
+
+class Settings:
+    scale = 1.0
+    own = "of the class"
+
+    def __init__(self):
+        self.own = "of the object"
+
+    def __call__(self, x):
+        return self.scale * x
+
+
+def test_data_of_classes_and_of_what_is_cached_is_seen(monkeypatch):
+    def parts(scale):
+        cached = functools.lru_cache(lambda: scale)
+        monkeypatch.setattr(Settings, "scale", scale)
+        return describe("f", [lambda x: Settings.scale * x, Settings(), lambda x: cached() * x])
+
+    before, after = parts(1.0), parts(2.0)
+    assert before["f[1].own"] == "'of the object'"
+    assert "f[1].own'" not in before
+    changed = {name for name in before if before[name] != after.get(name)}
+    assert changed == {"f[0].Settings.scale", "f[2].cached.__wrapped__.scale"}
+    alone = describe("f", Settings())
+    assert (alone["f.scale"], alone["f.own"]) == ("2.0", "'of the object'")
+
+
 def test_where_code_stands_does_not_matter():
     source = "def loss(x):\n    return [y * 2.5 for y in x]\n"
     functions = []
@@ -296,34 +358,6 @@ def test_bad_input():
         describe(3, 1)
     with pytest.raises(TypeError, match=r"x\[0\] must be concrete to be described"):
         jax.jit(lambda x: describe("x", [x]))(1.0)
-
-
-def test_differences():
-    assert differences({"a": "1"}, {"a": "1"}) == ""
-    assert differences({"a": "1"}, {"b": "2"}) == (
-        "a is 1 there and absent here; b is absent there and 2 here"
-    )
-    there, here = "x" * 200 + "1" + "y" * 200, "x" * 200 + "2" + "y" * 200
-    text = differences({"a": there}, {"a": here})
-    assert f"{'x' * 30}1yyy" in text
-    assert f"{'x' * 30}2yyy" in text
-    assert len(text) < 200
-
-
-def test_differences_of_one_part_are_counted_and_scalars_come_first():
-    there = {"a": "1", "t.x": "int32[9] sha256 ab", "t.f": "m.f code ab", "t.n": "3", "t.m": "4"}
-    here = {"a": "2", "t.x": "int32[9] sha256 cd", "t.f": "m.f code cd", "t.n": "5", "t.m": "4"}
-    assert differences(there, here) == (
-        "a is 1 there and 2 here; t.n is 3 there and 5 here; "
-        "t.x is int32[9] sha256 ab there and int32[9] sha256 cd here, and 1 more of t"
-    )
-    assert differences({"t.f": "m.f code ab"}, {"t.f": "m.g code cd", "t.n": "1"}) == (
-        "t.f is m.f code ab there and m.g code cd here; t.n is absent there and 1 here"
-    )
-    timelines = [describe("timeline", make_timeline(200, seed=seed)) for seed in range(2)]
-    text = differences(*timelines)
-    assert text.startswith("timeline.end_time is ")
-    assert len(text) < 250
 
 
 def test_threads_of_a_source_are_not_described():

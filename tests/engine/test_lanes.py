@@ -81,6 +81,13 @@ def test_short_runs_are_not_worth_measuring():
     assert choose(Machine({}), num_arrivals=20).lanes == 2
 
 
+def test_a_short_run_again_measures_nothing_more():
+    machine = Machine({1: 1e-4})
+    choices = [choose(machine) for _ in range(3)]
+    assert machine.widths == [1]
+    assert choices[1] == choices[2] == choices[0]
+
+
 def test_nothing_is_measured_where_nothing_is_concurrent():
     choice = choose(Machine({}), lambda width: 1.0)
     assert choice.lanes == 1
@@ -96,11 +103,19 @@ def test_widths_on_a_mesh_are_multiples_of_its_devices():
             check_lanes(lanes, most, multiple=4)
 
 
-def test_a_run_says_what_was_chosen_and_why():
-    result = run_quadratic(lanes="auto")
+def test_a_run_says_what_was_chosen_and_why_and_again_compiles_nothing():
+    problem = quadratic_problem()
+    result = run_quadratic(problem, lanes="auto")
     assert result.lanes.lanes == 1
     assert "shorter than measuring" in result.lanes.reason
     assert result.lanes.seconds_per_arrival[1] > 0
+    before = run_chunk._cache_size()
+    for _ in range(2):
+        assert run_quadratic(problem, lanes="auto").lanes == result.lanes
+    for lanes in (np.int64(1), np.int32(1)):
+        given = run_quadratic(problem, lanes=lanes).lanes
+        assert (given.lanes, type(given.lanes), given.reason) == (1, int, "given")
+    assert run_chunk._cache_size() == before
 
 
 def test_a_second_run_measures_nothing_and_compiles_nothing(monkeypatch):

@@ -15,6 +15,7 @@ from async_optax.engine import run as run_module
 from async_optax.engine.batch import Batch
 from async_optax.engine.memory import MemoryUse
 from async_optax.engine.program import run_chunk
+from async_optax.engine.run import narrowed
 from tests.engine.problems import make_timeline, quadratic_problem, run_quadratic
 
 SIZE = 10_000
@@ -87,6 +88,39 @@ def test_slots_and_states_of_workers_are_never_copied(method, lanes, monkeypatch
         few = run_quadratic(PROBLEM, timeline=FEW)
         assert few.memory.slots == 31 * 4 * SIZE
         assert many.memory.temporaries == pytest.approx(few.memory.temporaries, rel=0.01)
+
+
+@pytest.mark.parametrize("method", ["sgd", "dana"])
+def test_cells_in_turn_copy_no_more_than_one_server(method):
+    options = {"num_workers": 300} if method == "dana" else {}
+    makers = [ao.optimizers.make(method, learning_rate=rate, **options) for rate in (0.1, 0.2)] * 2
+    keys = [jax.random.key(seed) for seed in range(4)]
+    use = Batch.prepare([PROBLEM] * 4, makers, MANY, keys, strategy="loop").memory
+    one = (use.slots + use.params) / 4
+    assert use.slots > 4 * 250 * 4 * SIZE
+    assert one < use.temporaries < 1.1 * one  # not of all four
+
+
+def test_all_cells_of_a_batch_may_waste_no_more_than_one_run(monkeypatch):
+    def num_rows(num_cells):
+        optimizers = [ao.optimizers.sgd(0.1)] * num_cells
+        keys = [jax.random.key(0)] * num_cells
+        batch = Batch.prepare([PROBLEM] * num_cells, optimizers, FEW, keys)
+        return len(batch.runs[0].server_shapes.slots), batch.runs[0].plan.num_rows
+
+    padded, needed = num_rows(1)
+    assert (padded, needed < 31) == (31, True)
+    monkeypatch.setattr(run_module, "_SPARE_BYTES", 2 * (31 - needed) * 4 * SIZE)
+    assert [num_rows(cells)[0] for cells in (1, 2, 3)] == [31, 31, needed]
+
+
+def test_only_parameters_are_narrowed():
+    served = {"x": jnp.ones(2), "rate": jnp.float32(0.1), "n": jnp.arange(3), "step": jnp.int32(1)}
+    served |= {"half": jnp.ones(2, jnp.float16)}
+    narrow = narrowed(served, jnp.dtype(jnp.bfloat16))
+    kept = {name: x.dtype for name, x in served.items()}
+    assert {name: x.dtype for name, x in narrow.items()} == kept | {"x": jnp.bfloat16}
+    assert narrowed(served, None) is served
 
 
 def test_narrow_slots_take_half_and_a_run_still_trains():

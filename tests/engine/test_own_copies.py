@@ -197,7 +197,8 @@ AD_PSGD, EASGD = ao.optimizers.ad_psgd(0.1, RING), ao.optimizers.easgd(0.1, 0.2)
             make_timeline(20, ao.protocols.asynchronous("uniform"), num_workers=4),
             "but what its last arrival made is version",
         ),
-        (AGENTS, AD_PSGD, ao.gradient(), None, "the worker program fails"),
+        (AGENTS, AD_PSGD, ao.gradient(), None, r"worker program must be ao.gossip.agent_gradient"),
+        (AGENTS, AD_PSGD, ao.gossip.gradients(), None, "needs worker=ao.gossip.agent_gradient"),
         (AGENTS, AD_PSGD, elastic_steps(2), None, "elastic_steps needs an optimizer that serves"),
         (
             ao.gossip.problem(quadratic_problem(), NUM_WORKERS, starts="own"),
@@ -206,7 +207,20 @@ AD_PSGD, EASGD = ao.optimizers.ad_psgd(0.1, RING), ao.optimizers.easgd(0.1, 0.2)
             None,
             "agents must start at equal parameters",
         ),
-        (quadratic_problem(), EASGD, ao.gradient(), None, "the worker program fails"),
+        (
+            quadratic_problem(),
+            EASGD,
+            ao.gradient(),
+            None,
+            "program must be ao.gossip.elastic_steps",
+        ),
+        (
+            quadratic_problem(),
+            optax.chain(optax.chain(optax.clip(1.0), EASGD)),
+            elastic_steps(2),
+            None,
+            "give it to the worker program, ao.gossip.elastic_steps",
+        ),
         (quadratic_problem(), ao.optimizers.sgd(0.1), elastic_steps(2), None, "easgd or eamsgd"),
         (AGENTS, AD_PSGD, None, make_timeline(20, ao.protocols.synchronous()), "commit"),
         (

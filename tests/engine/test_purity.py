@@ -60,6 +60,16 @@ def counting_loss():
 
 
 GENERATOR = np.random.default_rng(0)
+
+
+def drawn_within_jit():
+    def batch(key, worker):
+        drawn = GENERATOR.normal(size=3)
+        return jax.jit(lambda: 2 * jnp.asarray(drawn))()
+
+    return batch
+
+
 DEPENDS_ON_STATE = {
     "iterator": ("batch", lambda: from_iterator(BIG[:6])),
     "iterator of arrays on the device": ("batch", lambda: from_iterator(list(ON_DEVICE[:6]))),
@@ -74,6 +84,7 @@ DEPENDS_ON_STATE = {
             jax.jit(lambda data, key, worker: data[int(GENERATOR.integers(5000))]), BIG
         ),
     ),
+    "in a function that is jitted in each trace": ("batch", drawn_within_jit),
     "counter": ("loss", counting_loss),
     "init": ("init", lambda: lambda key: jnp.asarray(GENERATOR.normal(size=3))),
     "noise": ("noise", lambda: lambda key, g: g * random.random()),
@@ -91,6 +102,38 @@ def test_python_state_is_refused(case, monkeypatch):
     assert "\n" not in str(refused.value)
     with pytest.raises(ValueError, match=message):  # also when it is tried again
         run_quadratic(problem(**{field: make()}))
+
+
+class DrawingProgram:
+    """A gradient with noise that is not of the key, and perhaps a state that is not either."""
+
+    def __init__(self, keeps_state):
+        if keeps_state:
+            self.init = lambda problem, x: jnp.asarray(GENERATOR.normal(size=3))
+
+    def __call__(self, problem, x, worker, key, *state):
+        update, loss = ao.gradient()(problem, x, worker, key)
+        noise = 0.0 if state else GENERATOR.normal(size=3)
+        return update + jnp.asarray(noise, update.dtype), loss, *state
+
+
+@pytest.mark.parametrize("keeps_state", [False, True])
+def test_a_worker_program_that_depends_on_python_state_is_refused(keeps_state, monkeypatch):
+    monkeypatch.setattr(run_module, "run_chunk", None)
+    name = "the worker program's init" if keeps_state else "the worker program"
+    with pytest.raises(ValueError, match=f"^{name} depends on Python state: two traces") as refused:
+        run_quadratic(PROBLEM, worker=DrawingProgram(keeps_state))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_worker_program_with_side_effects_is_refused():
+    def program(problem, x, worker, key):
+        io_callback(tell, None, x, ordered=True)
+        return ao.gradient()(problem, x, worker, key)
+
+    match = r"^the worker program has side effects \(OrderedIOEffect\): jobs are"
+    with pytest.raises(ValueError, match=match):
+        run_quadratic(PROBLEM, worker=program)
 
 
 def tell(*args):

@@ -1,11 +1,14 @@
 """A run that is killed goes on where it was, to the bit, with all that a run may have."""
 
+import dataclasses
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -153,3 +156,19 @@ def test_what_is_no_checkpoint_is_refused_before_anything_is_computed(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="file"):
         run_quadratic(checkpoint=ao.Checkpointing(tmp_path / "file" / "folder"))
+
+
+def test_what_functions_read_of_their_surroundings_belongs_to_the_run(tmp_path, monkeypatch):
+    def run():
+        def loss(x, batch, key):
+            return float(os.environ["SCALE"]) * jnp.sum((x - batch) ** 2)
+
+        problem = dataclasses.replace(quadratic_problem(), loss=loss)
+        return run_quadratic(problem, checkpoint=ao.Checkpointing(tmp_path))
+
+    monkeypatch.setenv("SCALE", "1")
+    assert_identical(run(), run())
+    monkeypatch.setenv("SCALE", "2")
+    message = r"another run: what the functions compute is sha256 \w+ there and sha256 \w+ here\."
+    with pytest.raises(ValueError, match=message):
+        run()

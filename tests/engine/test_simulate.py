@@ -316,6 +316,20 @@ def test_parameters_that_break_last_are_noticed():
     assert result.evaluations["version"].tolist() == [0]
 
 
+def test_a_metric_that_is_undefined_ends_no_run():
+    def evaluate(x):
+        return {"area": jnp.where(x[0] > 2.5, jnp.nan, 1.0), "best": jnp.inf}
+
+    problem = dataclasses.replace(PROBLEM, evaluate=evaluate)
+    result = run_quadratic(problem, evaluate_every=5)
+    assert result.diverged is None
+    assert len(result.evaluations["time"]) == 9
+    area = result.evaluations["area"]
+    assert np.isnan(area[0])
+    assert area[-1] == 1.0
+    assert np.isposinf(result.evaluations["best"]).all()
+
+
 def test_progress_is_called_until_the_end():
     seen = []
     ao.simulate(

@@ -76,6 +76,24 @@ def trained(timeline, optimizer, record=("loss",)):
         )
 
 
+@pytest.mark.parametrize(
+    ("per_row", "message"),
+    [
+        (
+            {"tables": True},
+            "per_row must be a pytree of booleans like the parameters dense, tables",
+        ),
+        (lambda path: False, "per_row marks none of the parameters dense, tables"),
+        (lambda path: 1, "per_row must say True or False of each parameter, got 1"),
+    ],
+)
+def test_bad_tables_are_named_as_they_were_given(per_row, message):
+    tx = ao.optimizers.gba(0.1, per_row=per_row)
+    with pytest.raises((ValueError, TypeError), match=message) as refused:
+        tx.init({"tables": np.zeros((3, 2)), "dense": np.zeros(2)})
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("per_row", [None, True], ids=["plain", "per row"])
 @pytest.mark.parametrize("server", [optax.sgd, optax.adam])
 def test_without_staleness_it_is_synchronous_training(server, per_row):

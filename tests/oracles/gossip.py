@@ -4,6 +4,8 @@
 their gradients; both functions return the parameters after each round, ``[num_rounds + 1, n, p]``.
 """
 
+import heapq
+
 import numpy as np
 
 
@@ -63,17 +65,40 @@ def cosine(a, b):
     return a @ b / lengths if lengths > 0 else 0.0
 
 
-def finish_times(durations, links, delays):
-    """When each agent ends each round: it starts when all it hears of have ended what it mixes.
+def finish_times(durations, links, delays, step_first):
+    """When each agent has each round's result, ``[num_rounds, n]``: messages, event by event.
 
-    ``durations[k, i]`` of round k, ``links[k][i, j]`` whether i listens to j then.
+    ``durations[k, i]`` of round k, ``links[k][i, j]`` whether i listens to j then. An agent posts
+    what it sends in round k: as soon as it has its parameters of that round or, stepping first,
+    when its gradient is done. It goes on when that is done and all that it mixes is posted.
     """
-    ends = {}
-    for k in range(len(durations)):
-        for i in range(len(durations[0])):
-            start = 0.0
-            for j in range(len(durations[0])):
-                if j == i or links[k][i, j]:
-                    start = max(start, ends.get((k - 1 - delays[i, j], j), 0.0))
-            ends[k, i] = start + durations[k, i]
-    return np.array([[ends[k, i] for i in range(len(row))] for k, row in enumerate(durations)])
+    num_rounds, num_agents = np.shape(durations)
+    at, computing, posted = [0] * num_agents, [True] * num_agents, set()
+    ends, agents = np.zeros((num_rounds, num_agents)), range(num_agents)
+    events = [(durations[0, i], i) for i in agents]
+    heapq.heapify(events)
+    if not step_first:
+        posted |= {(0, j) for j in agents}
+
+    def may_go_on(i):
+        mixed = [(at[i] - delays[i, j], j) for j in agents if links[at[i]][i, j] and j != i]
+        return all(sent in posted or sent[0] < 0 for sent in mixed)
+
+    while events:
+        now, arrived = heapq.heappop(events)
+        computing[arrived] = False
+        if step_first:
+            posted.add((at[arrived], arrived))
+        moved = True
+        while moved:
+            moved = False
+            for i in agents:
+                if at[i] < num_rounds and not computing[i] and may_go_on(i):
+                    ends[at[i], i], moved = now, True
+                    at[i] += 1
+                    if at[i] < num_rounds:
+                        computing[i] = True
+                        heapq.heappush(events, (now + durations[at[i], i], i))
+                        if not step_first:
+                            posted.add((at[i], i))
+    return ends

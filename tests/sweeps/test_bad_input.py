@@ -198,12 +198,19 @@ BAD_INPUT = {
     "strategy": ({"strategy": "fast"}, ValueError, "strategy must be one of auto, threads, loop"),
     "lanes": ({"lanes": 0}, ValueError, "lanes must be an integer >= 1, got 0"),
     "automatic lanes": ({"lanes": "auto"}, TypeError, "lanes must be an integer >= 1, got 'auto'"),
+    "path": ({"path": 3}, TypeError, "path must be the path of a file, got 3"),
+    "no path": ({"path": ""}, ValueError, "path must be the path of a file, got ''"),
+    "metric that no file can hold": (
+        {"problem": evaluating(**{"test/acc": jnp.float32(0)}), "path": "sweep.nc"},
+        ValueError,
+        "problem.evaluate returns a metric 'test/acc', which no file can hold: use a name without",
+    ),
     "progress": ({"progress": "yes"}, TypeError, "progress must be a boolean or a function"),
 }
 
 
 @pytest.mark.parametrize("case", BAD_INPUT)
-def test_bad_input_raises_before_anything_is_run(case, monkeypatch):
+def test_bad_input_raises_before_anything_is_run(case, tmp_path, monkeypatch):
     changes, error, message = BAD_INPUT[case]
     arguments = {
         "problem": PROBLEM,
@@ -212,11 +219,13 @@ def test_bad_input_raises_before_anything_is_run(case, monkeypatch):
         "seeds": [0],
         "grid": RATES,
     }
+    monkeypatch.chdir(tmp_path)
     calls, compiled = counted(monkeypatch), run_chunk._cache_size()
     with pytest.raises(error, match=message) as raised:
         sweep(**(arguments | changes))
     assert "\n" not in str(raised.value)
     assert not calls
+    assert not list(tmp_path.iterdir())
     assert run_chunk._cache_size() == compiled
 
 

@@ -33,6 +33,14 @@ def capturing(data):
     return dataclasses.replace(PROBLEM, batch=lambda key, worker: data[:3])
 
 
+def capturing_in_jit(data):
+    @jax.jit
+    def loss(x, batch, key):
+        return jnp.sum((x - data[:3] - batch) ** 2)
+
+    return dataclasses.replace(PROBLEM, loss=loss)
+
+
 PROBLEMS = {
     "quadratic": PROBLEM,
     "size": quadratic_problem(4),
@@ -43,6 +51,8 @@ PROBLEMS = {
     "other data": picking(jnp.arange(6.0) + 1),
     "captured data": capturing(jnp.arange(6.0)),
     "other captured data": capturing(jnp.arange(6.0) + 1),
+    "data captured in a jitted loss": capturing_in_jit(jnp.arange(6.0)),
+    "other data captured in a jitted loss": capturing_in_jit(jnp.arange(6.0) + 1),
     "metric": dataclasses.replace(PROBLEM, evaluate=lambda x: {"far": jnp.linalg.norm(x - 1)}),
     "start": dataclasses.replace(PROBLEM, init=lambda key: jnp.full(3, 5.0)),
 }

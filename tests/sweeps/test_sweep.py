@@ -12,7 +12,8 @@ import pytest
 import async_optax as ao
 from async_optax.engine.batch_program import run_batch
 from async_optax.engine.program import run_chunk
-from async_optax.sweeps import choice, measuring, time_to
+from async_optax.sweeps import choice, measuring, parts, time_to
+from async_optax.sweeps.setting import read_setting
 from tests.engine.problems import make_timeline
 from tests.sweeps.settings import (
     FIXED,
@@ -135,6 +136,26 @@ def test_integers_of_the_grid_stay_integers():
     np.testing.assert_array_equal(dataset["length"].isel(evaluation=-1).squeeze()[0], [2, 3])
 
 
+@pytest.mark.parametrize("array", [np.array, jnp.array])
+def test_arrays_of_the_grid_are_read_by_their_dtype(array):
+    def read(rates, sizes):
+        def factory(learning_rate, size):
+            return ao.optimizers.sgd(learning_rate)
+
+        grid = {"learning_rate": rates, "size": sizes}
+        return read_setting(PROBLEM, factory, FIXED, array([2, 0]), grid, None, None, None)
+
+    setting = read(array([0.5, 1.5]), array([2, 3]))
+    assert setting.grid == {"learning_rate": (0.5, 1.5), "size": (2, 3)}
+    assert setting.seeds == (2, 0)
+    kinds = {name: {type(value) for value in values} for name, values in setting.grid.items()}
+    assert kinds == {"learning_rate": {float}, "size": {int}}
+    mixed = read([array(0.5), 1], [array(2), 3.0])
+    assert mixed.grid == {"learning_rate": (0.5, 1.0), "size": (2.0, 3.0)}
+    with pytest.raises(TypeError, match="seed must be an integer >= 0, got "):
+        read_setting(PROBLEM, "sgd", FIXED, array([0.5]), {"learning_rate": [1]}, None, None, None)
+
+
 def picky(learning_rate):
     if learning_rate > 0.1:
         raise ValueError(f"learning_rate must be at most 0.1, got {learning_rate}")
@@ -207,12 +228,55 @@ def test_divergence_ends_its_own_cell_only(strategy):
         assert cell["distance"].where(~late, 0.0).notnull().all()
 
 
-def test_programming_errors_propagate():
-    def broken(learning_rate):
-        raise ZeroDivisionError
+def dividing(learning_rate):
+    return ao.optimizers.sgd(1 / (learning_rate - 0.05))
 
+
+def asserting(scale):
+    if scale == 2:
+        raise AssertionError
+    return PROBLEM
+
+
+def test_whatever_a_users_function_raises_fails_its_cells(monkeypatch):
+    def timelines(seed):
+        return {0: FIXED}[seed]
+
+    dataset = small_sweep(
+        problem=asserting,
+        optimizers={"sgd": "sgd", "dividing": dividing},
+        timelines={"fixed": FIXED, "picky": timelines},
+        grid={"learning_rate": [0.05], "scale": [1.0, 2.0]},
+        strategy="threads",
+    )
+    failed = {
+        "the problem function raises AssertionError": {"scale": 2.0},
+        "optimizer 'dividing' raises ZeroDivisionError: float division by zero": {
+            "optimizer": "dividing",
+            "scale": 1.0,
+        },
+        "timeline 'picky' at seed 1 raises KeyError: 1": {
+            "optimizer": "sgd",
+            "timeline": "picky",
+            "seed": 1,
+            "scale": 1.0,
+        },
+    }
+    for message, place in failed.items():
+        cells = dataset.sel(place)
+        assert (cells["status"] == "failed").all()
+        assert (cells["message"] == message).all()
+    assert int((dataset["status"] == "done").sum()) == 3
+    # Nothing else is taken for a failed cell: neither an interrupt nor a bug of ours.
+    with pytest.raises(KeyboardInterrupt):
+        small_sweep(timelines={"fixed": FIXED, "stopped": stopped})
+    monkeypatch.setattr(parts, "compile_timeline", lambda timeline: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        small_sweep(optimizers={"sgd": "sgd", "broken": broken})
+        small_sweep()
+
+
+def stopped(seed):
+    raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("strategy", ["threads", "loop"])

@@ -54,6 +54,50 @@ def test_commits_come_when_the_stages_are_done(
     )
 
 
+def in_one_forward_one_backward(num_stages, num_micro_batches, num_jobs):
+    """Updates that each stage has made between the passes of each job, ``[num_jobs, num_stages]``.
+
+    Every pass takes one unit. A stage prefers a backward pass; it starts a forward pass if its
+    input is there and fewer than P - i of its micro-batches are under way.
+    """
+    forward, backward = [0] * num_stages, [0] * num_stages
+    made = np.zeros((num_jobs, num_stages), int)
+    while backward[0] < num_jobs:
+        ready_forward, ready_backward = forward.copy(), backward.copy()
+        for i in range(num_stages):
+            last = i == num_stages - 1
+            gradients = ready_forward[i] if last else ready_backward[i + 1]
+            inputs = num_jobs if i == 0 else ready_forward[i - 1]
+            if backward[i] < gradients:
+                job = backward[i]
+                # The version that the job's update is made of, less the one that it has seen.
+                made[job, i] += job // num_micro_batches
+                backward[i] += 1
+            elif forward[i] < inputs and forward[i] - backward[i] < num_stages - i:
+                made[forward[i], i] -= backward[i] // num_micro_batches
+                forward[i] += 1
+    return made
+
+
+@pytest.mark.parametrize("num_stages", [1, 4, 8])
+@pytest.mark.parametrize("num_micro_batches", [1, 2, 3, 4, 9])
+def test_delays_are_those_of_the_schedule(num_stages, num_micro_batches):
+    made = in_one_forward_one_backward(num_stages, num_micro_batches, 20 * num_micro_batches)
+    steady = made.reshape(20, num_micro_batches, num_stages)[10:]
+    assert (steady == steady[:1]).all()
+    low, high = (
+        pipeline.delays(num_stages, num_micro_batches, round_up=up) for up in (False, True)
+    )
+    np.testing.assert_array_equal(steady[0, -1], low)  # of an update's last micro-batch
+    np.testing.assert_array_equal(steady[0, 0], high)
+    in_flight = np.arange(num_stages)[::-1]
+    np.testing.assert_allclose(steady[0].mean(0), in_flight / num_micro_batches)
+    published = [
+        (2 * (num_stages - i) + 1) // (2 * num_micro_batches) for i in range(1, num_stages + 1)
+    ]
+    assert low == tuple(published)
+
+
 @given(**SIZES)
 def test_a_synchronous_pipeline_waits_for_its_bubbles(num_stages, num_updates, num_micro_batches):
     sizes = {"num_micro_batches": num_micro_batches, "synchronous": True}
@@ -107,6 +151,9 @@ def test_bad_arguments(arguments, error, message):
 
 
 @pytest.mark.parametrize(("num_stages", "num_micro_batches"), [(0, 1), (1, 0)])
-def test_bad_bubbles(num_stages, num_micro_batches):
+@pytest.mark.parametrize("function", [pipeline.bubble_fraction, pipeline.delays])
+def test_bad_bubbles_and_delays(function, num_stages, num_micro_batches):
     with pytest.raises(ValueError, match="must be an integer >= 1, got 0"):
-        pipeline.bubble_fraction(num_stages, num_micro_batches)
+        function(num_stages, num_micro_batches)
+    with pytest.raises(TypeError, match="round_up must be True or False, got 1"):
+        pipeline.delays(1, 1, round_up=1)

@@ -11,7 +11,8 @@ import pyarrow.parquet
 import pytest
 
 from async_optax import Timeline, protocols, runtimes
-from async_optax.timelines import open_arrivals, simulate_timeline, storage
+from async_optax.timelines import MadeFor, open_arrivals, simulate_timeline, storage
+from async_optax.timelines.pipelines import pipeline_timeline
 
 SUFFIXES = (".npz", ".parquet")
 GAMMA = runtimes.gamma(cv=0.5, machine_cv=0.6)
@@ -32,6 +33,7 @@ TIMELINES = {
     "tokens": simulated(protocols.token_control(4, 1), GAMMA),
     "absences": simulated(protocols.asynchronous(), FAILING),
     "visitors": open_arrivals(3.0, GAMMA, max_time=20.0),
+    "drained": pipeline_timeline(3, 2, num_micro_batches=2, synchronous=True),
     "nothing_lost": Timeline.from_staleness([0, 1, 2, 0]),
     "no_commit": simulate_timeline(
         protocols.buffered(3), runtimes.deterministic(), num_workers=2, max_time=1.0
@@ -66,6 +68,8 @@ def test_the_timelines_differ_in_what_they_hold():
     assert held["absences"] == held["visitors"] == (False, False, True)
     assert TIMELINES["absences"].lost.aborted.any()
     assert not len(TIMELINES["nothing_lost"].lost.worker)
+    assert TIMELINES["drained"].made_for == MadeFor(MadeFor.SYNCHRONOUS_PIPELINE, 3)
+    assert TIMELINES["plain"].made_for is None
 
 
 @any_timeline

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import async_optax as ao
@@ -63,6 +64,25 @@ def test_streamed_steps_draw_as_local_steps_do():
     difference, local_loss = local(problem, start, jnp.int32(0), key)
     np.testing.assert_allclose(start - sent.params, 0.1 * difference, rtol=1e-5)
     np.testing.assert_allclose(loss, local_loss, rtol=1e-6)
+
+
+def test_local_gradients_are_clipped_and_their_state_is_fresh_in_each_job():
+    problem = ao.Problem(
+        init=lambda key: jnp.zeros(2),
+        loss=lambda x, batch, key: jnp.sum((x - batch) ** 2) / 2,
+        batch=lambda key, worker: jnp.array([30.0, 40.0]),
+    )
+    clipped = optax.chain(optax.clip_by_global_norm(1.0), optax.trace(0.5))
+    program = ao.gossip.elastic_steps(3, clipped)
+    copy = ElasticCopy(jnp.zeros(2), None, None, jnp.float32(0.1), None)
+    for job in range(2):
+        before = np.asarray(copy.params)
+        copy, _ = program(problem, copy, jnp.int32(0), jax.random.key(job))
+        # Three gradients of length 1, towards (3, 4): 1, 1 + 1/2 and 1 + 1/2 + 1/4 in the trace.
+        length = 0.1 * (1 + 1.5 + 1.75)
+        np.testing.assert_allclose(copy.params - before, length * np.array([0.6, 0.8]), rtol=1e-5)
+    with pytest.raises(TypeError, match="gradient_transformation must be one such as optax.clip"):
+        ao.gossip.elastic_steps(3, 1.0)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

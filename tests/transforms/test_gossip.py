@@ -244,6 +244,10 @@ HALF_A_MATRIX = topologies.from_matrix([[0.0, 1.0], [1.0, 0.0]])
         (lambda: ao.optimizers.pc_asgd(0.1, RING, LATE, 1, 1.5), "theta must be .* <= 1, got 1.5"),
         (lambda: ao.optimizers.pc_asgd(0.1, RING, LATE, 1, -0.1), "theta must be .* >= 0"),
         (
+            lambda: ao.optimizers.pc_asgd(0.1, RING, LATE, 1, lambda t: 2.0 - t),
+            r"theta\(0\) must be .* <= 1, got 2",
+        ),
+        (
             lambda: ao.optimizers.pc_asgd(0.1, RING, LATE, 1, strength=-1.0),
             "strength must be a finite number >= 0, got -1.0",
         ),
@@ -286,6 +290,8 @@ def test_bad_arguments(make, message):
 def test_wrong_kinds():
     with pytest.raises(TypeError, match="mixing must be a mixing such as topologies.ring"):
         transforms.mix_neighbours(np.eye(3))
+    with pytest.raises(TypeError, match=r"from_matrix\(W\); got an array of shape \(2, 2\)"):
+        ao.optimizers.d_psgd(0.1, np.full((2, 2), 0.5))
     with pytest.raises(TypeError, match="theta must be a number in .*: see pc_asgd_practical"):
         ao.optimizers.pc_asgd(0.1, RING, LATE, 1, "aligned")
     with pytest.raises(TypeError, match="local must be a function such as optax.adam"):

@@ -199,6 +199,11 @@ def test_dtypes_are_kept_and_states_are_fixed_points(make, dtype):
         (lambda: transforms.delay_stages(0.1), TypeError, "inner must be a gradient transf"),
         (lambda: transforms.predict_stages(0.1), TypeError, "inner must be a gradient transf"),
         (
+            lambda: transforms.delay_stages(optax.sgd(0.1), stash="no"),
+            TypeError,
+            "stash must be True or False, got 'no'",
+        ),
+        (
             lambda: transforms.delay_stages(optax.sgd(0.1), delays=[1]),
             TypeError,
             r"delays must be a tuple of integers, one per stage, got \[1\]",

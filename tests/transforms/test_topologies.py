@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import shortest_path
 
-from async_optax.transforms import topologies
+from async_optax.transforms import graph_checks, topologies
 from async_optax.transforms.mixing_matrix import CyclicMixing
 
 SWAP = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1.0]])
@@ -163,6 +164,7 @@ TWO_RINGS = np.kron(np.eye(2), topologies.ring(3).matrices[0])
         (lambda: topologies.ring(0), "num_agents must be an integer >= 1, got 0"),
         (lambda: topologies.grid(3, 0), "num_columns must be an integer >= 1, got 0"),
         (lambda: topologies.from_matrix(np.ones((2, 3))), r"matrix must be square.*\(2, 3\)"),
+        (lambda: topologies.from_matrix([[1, 0], [1]]), "square, .* but its rows differ in length"),
         (lambda: topologies.from_matrix([[1.5, -0.5], [-0.5, 1.5]]), r"got matrix\[0, 1\]=-0.5"),
         (lambda: topologies.from_matrix([[np.nan, 1], [1, 0]]), r"got matrix\[0, 0\]=nan"),
         (lambda: topologies.from_matrix([[0.5, 0.4], [0.5, 0.6]]), "its row 0 sums to 0.9"),
@@ -191,6 +193,17 @@ def test_wrong_kinds():
         topologies.delayed_links(np.eye(2), 0.5)
     with pytest.raises(TypeError, match="num_agents must be an integer"):
         topologies.complete(2.5)
+
+
+def test_distances_in_links_are_those_of_scipy():
+    for seed, n in enumerate([1, 2, 9, 9, 30]):
+        links = np.random.default_rng(seed).random((n, n)) < 1.5 / n
+        # SciPy goes along links from row to column; news goes from column to row.
+        expected = shortest_path(links.T.astype(float), unweighted=True, indices=0)
+        expected = np.where(np.isinf(expected), -1, expected)
+        np.testing.assert_array_equal(graph_checks.distances(links), expected)
+    path = np.eye(3000, k=-1, dtype=bool)  # seconds, if each step looked at all that are reached
+    np.testing.assert_array_equal(graph_checks.distances(path), np.arange(3000))
 
 
 def test_few_terms_are_gathered():

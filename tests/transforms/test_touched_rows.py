@@ -267,14 +267,20 @@ def test_tables_by_path_or_by_mask_are_the_same():
     [
         ({"is_table": lambda path: False}, ValueError, "is_table marks none of the parameters"),
         ({"is_table": {"table": 1, "dense": False}}, TypeError, "is_table must say True or False"),
+        (
+            {"is_table": {"table": True}},
+            ValueError,
+            "is_table must be a pytree of booleans like the parameters dense, table, or a prefix",
+        ),
         ({"is_table": lambda path: None}, TypeError, "is_table must say True or False"),
         ({"is_table": IS_TABLE, "lazy": 1}, TypeError, "lazy must be True or False, got 1"),
         ({"inner": "adam", "is_table": IS_TABLE}, TypeError, "inner must be a gradient transform"),
     ],
 )
 def test_bad_input(arguments, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as refused:
         average_touched_rows(**({"inner": optax.sgd(1.0)} | arguments)).init(zeros())
+    assert "\n" not in str(refused.value)
 
 
 def test_bad_tables_and_calls():

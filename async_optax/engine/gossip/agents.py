@@ -133,6 +133,32 @@ def require_agents(problem: Problem) -> AgentsProblem:
     return problem
 
 
+def require_served(problem: AgentsProblem, served: Any, num_copies: int | None, hint: str) -> None:
+    """Raises unless what is served has the shapes of one agent's parameters, or of a stack.
+
+    Args:
+      problem: of many agents.
+      served: what a worker reads; of another structure than the parameters it passes unseen.
+      num_copies: length of the leading axis that is due, or ``None``: without.
+      hint: what to do, for the message.
+
+    Raises:
+      ValueError: naming the first leaf of another shape.
+    """
+    own = jax.eval_shape(problem.agent.init, jax.eval_shape(lambda: jax.random.key(0)))
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (own, served)]
+    if structures[0] != structures[1]:
+        return
+    axis = () if num_copies is None else (num_copies,)
+    leaves = jax.tree_util.tree_leaves_with_path(own)
+    for (path, x), found in zip(leaves, jax.tree.leaves(served), strict=True):
+        if jnp.shape(found) != (*axis, *x.shape):
+            raise ValueError(
+                f"params{jax.tree_util.keystr(path)} must have shape {(*axis, *x.shape)} as a "
+                f"worker reads them, got {jnp.shape(found)}: {hint}"
+            )
+
+
 def agent_keys(key: jax.Array, num_agents: int) -> jax.Array:
     """Returns the key of each agent, ``fold_in(key, i)``, ``[num_agents]``."""
     return jax.vmap(lambda i: jax.random.fold_in(key, i))(jnp.arange(num_agents))

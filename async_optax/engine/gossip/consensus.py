@@ -51,6 +51,8 @@ def distance_from_mean(params: optax.Params) -> jax.Array:
 def consensus_distance(info: ArrivalInfo) -> jax.Array:
     """The recorder of :func:`distance_from_mean`, for ``simulate(record={...})``.
 
+    It is refused for problems that are not of many agents, whose parameters have no axis of theirs.
+
     Args:
       info: of an arrival; its parameters are those before it.
 
@@ -58,3 +60,6 @@ def consensus_distance(info: ArrivalInfo) -> jax.Array:
       A scalar >= 0.
     """
     return distance_from_mean(info.params)
+
+
+consensus_distance.is_of_agents = True  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ class ElasticSteps:
     """The program that :func:`elastic_steps` returns."""
 
     num_steps: int = dataclasses.field(metadata={"static": True})
+    gradient_transformation: optax.GradientTransformation | None = None
 
     def batch_keys(self, key: jax.Array) -> jax.Array:
         """The keys of the batches, one per step: those of :func:`async_optax.local_steps`."""
@@ -42,13 +43,17 @@ class ElasticSteps:
                 f"ao.optimizers.easgd or eamsgd, got {type(stale_params).__name__}"
             )
 
-        def step(copy: ElasticCopy, key: jax.Array) -> tuple[ElasticCopy, jax.Array]:
+        transform = optax.with_extra_args_support(self.gradient_transformation or optax.identity())
+
+        def step(carry: tuple[ElasticCopy, Any], key: jax.Array) -> tuple[Any, jax.Array]:
+            copy, state = carry
             rate, params, velocity = -copy.learning_rate, copy.params, copy.velocity
             if velocity is not None and copy.momentum is not None:
                 zeros = jax.tree.map(jnp.zeros_like, velocity)
                 velocity = moved(zeros, copy.momentum, velocity)
                 params = moved(params, jnp.ones_like(rate), velocity)
             update, loss = gradient()(problem, params, worker, key)
+            update, state = transform.update(update, state, params)
             params = moved(params, rate, update)
             if velocity is not None:
                 velocity = moved(velocity, rate, update)
@@ -56,13 +61,16 @@ class ElasticSteps:
             if pull is not None:
                 params = jax.tree.map(jnp.subtract, params, pull)
                 pull = jax.tree.map(jnp.zeros_like, pull)
-            return copy._replace(params=params, velocity=velocity, pull=pull), loss
+            return (copy._replace(params=params, velocity=velocity, pull=pull), state), loss
 
-        copy, losses = lax.scan(step, stale_params, self._keys.step_keys(key))
+        start = stale_params, transform.init(stale_params.params)
+        (copy, _), losses = lax.scan(step, start, self._keys.step_keys(key))
         return copy, jnp.mean(losses)
 
 
-def elastic_steps(num_steps: int) -> ElasticSteps:
+def elastic_steps(
+    num_steps: int, gradient_transformation: optax.GradientTransformation | None = None
+) -> ElasticSteps:
     """Local steps of elastic averaging, from where the worker's own parameters are.
 
     With eta the learning rate and m the momentum that are served with the copy x of the worker, a
@@ -75,12 +83,17 @@ def elastic_steps(num_steps: int) -> ElasticSteps:
 
     Args:
       num_steps: steps between two exchanges, >= 1: the paper's communication period tau.
+      gradient_transformation: what is made of each g before its step, such as
+        ``optax.clip_by_global_norm(1.0)``: any Optax transformation that neither needs staleness
+        nor scales by a learning rate of its own. Its state starts afresh in each job. ``None``:
+        nothing.
 
     Returns:
       A worker program for :func:`async_optax.optimizers.easgd` and ``eamsgd``.
 
     Raises:
-      TypeError: if ``num_steps`` is not an integer.
+      TypeError: if ``num_steps`` is not an integer, or ``gradient_transformation`` no
+        transformation.
       ValueError: if it is below 1.
 
     Example:
@@ -100,7 +113,12 @@ def elastic_steps(num_steps: int) -> ElasticSteps:
       <https://arxiv.org/abs/1412.6651>`_, 2015. Certainty: author code.
     """
     require_count("num_steps", num_steps)
-    return ElasticSteps(num_steps)
+    if not isinstance(gradient_transformation, optax.GradientTransformation | None):
+        raise TypeError(
+            "gradient_transformation must be one such as optax.clip_by_global_norm(1.0), or None, "
+            f"got {gradient_transformation!r}"
+        )
+    return ElasticSteps(num_steps, gradient_transformation)
 
 
 def distance_to_centre(info: ArrivalInfo) -> jax.Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from async_optax.engine.gossip.agents import agent_keys, require_agents
+from async_optax.engine.gossip.agents import agent_keys, require_agents, require_served
 from async_optax.engine.problem import Problem
 from async_optax.engine.worker import WorkerProgram, gradient
 from async_optax.engine.worker_calls import call_worker, initial_state, keeps_state
@@ -42,6 +42,13 @@ class EveryAgent:
             return call_worker(self.program, agents.agent, params, index, agent_key, state)
 
         num_agents = agents.num_agents
+        require_served(
+            agents,
+            stale_params,
+            num_agents,
+            "all agents compute under ao.optimizers.d_psgd and the like; ad_psgd, which serves "
+            "one, needs worker=ao.gossip.agent_gradient()",
+        )
         indices = jnp.arange(num_agents, dtype=jnp.int32)
         # A batch of one would be a vmap still, which a CPU runs slower than the bare function.
         lanes = min(self.lanes, num_agents)

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import optax
 
-from async_optax.engine.gossip.agents import require_agents
+from async_optax.engine.gossip.agents import require_agents, require_served
 from async_optax.engine.problem import Problem
 from async_optax.engine.worker import WorkerProgram, gradient
 
@@ -27,6 +27,13 @@ class OneAgent:
                 f"agents must start at equal parameters, gossip.problem(starts='equal'), got "
                 f"{agents.starts!r}: version 0 is served to all of them"
             )
+        require_served(
+            agents,
+            stale_params,
+            None,
+            "one agent computes under ao.optimizers.ad_psgd; rounds of all agents, such as "
+            "d_psgd's, need worker=ao.gossip.gradients()",
+        )
         return self.program(agents.agent, stale_params, worker, key)
 
 

@@ -10,12 +10,14 @@ from async_optax.engine.pipeline.problem import problem
 from async_optax.engine.pipeline.record import gap
 from async_optax.engine.pipeline.stage import Stage, apply_stages, split_layers
 from async_optax.timelines.pipelines import bubble_fraction
+from async_optax.timelines.pipelines import pipeline_delays as delays
 from async_optax.timelines.pipelines import pipeline_timeline as timeline
 
 __all__ = [
     "Stage",
     "apply_stages",
     "bubble_fraction",
+    "delays",
     "gap",
     "gradient",
     "problem",

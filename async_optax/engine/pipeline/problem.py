@@ -12,6 +12,7 @@ from jax.tree_util import Partial
 from async_optax.engine.pipeline.stage import Stage, apply_stages
 from async_optax.engine.problem import Problem
 from async_optax.transforms import StageVersions
+from async_optax.validation import first_line
 
 
 @jax.tree_util.register_dataclass
@@ -82,6 +83,8 @@ def problem(
       >>> print([f"{product:.1f}" for product in result.evaluations["product"]])
       ['1.0', '1.9']
     """
+    if isinstance(stages, Stage) or not isinstance(stages, Sequence):
+        raise TypeError(f"stages must be a list of Stage, got {type(stages).__name__}")
     stages = tuple(stages)
     if not stages:
         raise ValueError("stages must hold at least one stage, got none")
@@ -128,9 +131,8 @@ def _shape_of(what: str, function: Callable, *args: Any) -> Any:
     try:
         return jax.eval_shape(function, *args)
     except Exception as error:  # a user's function may raise anything
-        reason = next((line for line in str(error).splitlines() if line.strip()), repr(error))
         fails = what if " fails on " in what else f"{what} fails"
-        raise ValueError(f"{fails}: {reason}") from error
+        raise ValueError(f"{fails}: {first_line(error)}") from error
 
 
 def _described(tree: Any) -> str:

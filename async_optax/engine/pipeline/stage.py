@@ -49,7 +49,8 @@ def split_layers(layers: Sequence[Stage], num_stages: int) -> list[Stage]:
       P stages.
 
     Raises:
-      TypeError: if a layer is not a :class:`Stage`, or ``num_stages`` not an integer.
+      TypeError: if ``layers`` is no list, a layer is not a :class:`Stage`, or ``num_stages`` not an
+        integer.
       ValueError: if there are more stages than layers.
 
     Example:
@@ -57,6 +58,8 @@ def split_layers(layers: Sequence[Stage], num_stages: int) -> list[Stage]:
       >>> [len(stage.init(jax.random.key(0))) for stage in split_layers([layer] * 7, 3)]
       [2, 2, 3]
     """
+    if not isinstance(layers, Sequence):
+        raise TypeError(f"layers must be a list of Stage, got {type(layers).__name__}")
     layers = tuple(layers)
     for i, layer in enumerate(layers):
         if not isinstance(layer, Stage):

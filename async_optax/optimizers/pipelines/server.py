@@ -38,7 +38,10 @@ def decoupled(
       direction: what normalises.
       learning_rate: a number > 0, or a schedule of the updates.
       weight_decay: >= 0.
-      max_norm: > 0, largest norm of the gradient, or ``None``.
+      max_norm: > 0, largest norm of the gradient of all stages, or ``None``. No asynchronous
+        pipeline knows it at once: stages finish an update at different times. It is what the
+        methods were published with; a norm of each stage is ``transform_stages(lambda delay,
+        largest: clip_by_global_norm(max_norm))`` before ``direction``.
       discount: what scales steps, weight decay included.
 
     Returns:

@@ -106,6 +106,40 @@ def test_complete_with_equal_starts_is_minibatch_sgd():
 
 
 @pytest.mark.usefixtures("x64")
+def test_a_star_with_an_idle_centre_is_synchronous_elastic_averaging():
+    """All workers pull at the centre at once; the last agent is the centre, without gradients."""
+    centre, pull = N - 1, 0.2
+    w = np.diag([1 - pull] * centre + [1 - pull * centre])
+    w[centre, :centre] = w[:centre, centre] = pull
+    single = softmax_problem(MODEL)
+    weighted = ao.Problem(
+        init=single.init,
+        loss=lambda x, batch, key: batch[1] * single.loss(x, batch[0], key),
+        batch=lambda key, worker: (single.batch(key, worker), (worker != centre).astype(float)),
+    )
+    result = ao.simulate(
+        ao.gossip.problem(weighted, N),
+        ao.optimizers.d_psgd(0.3, topologies.from_matrix(w)),
+        ao.gossip.timeline(topologies.from_matrix(w), ao.runtimes.gamma(), 12),
+        key=KEY,
+        lanes=1,
+        worker=ao.gossip.gradients(),
+    )
+    x = [X0[0]] * N
+    for t in range(12):
+        round_key, new = jax.random.fold_in(jax.random.split(KEY)[1], t), list(x)
+        for i in range(centre):
+            batch_key = jax.random.split(jax.random.fold_in(round_key, i), 3)[0]
+            g = MODEL.loss_and_gradient(x[i], MODEL.rows(batch_key))[1]
+            force = pull * (x[i] - x[centre])
+            new[i] = x[i] - 0.3 * g - force
+            new[centre] = new[centre] + force
+        x = new
+    np.testing.assert_allclose(result.params, x, rtol=0, atol=1e-12)
+    assert np.linalg.norm(x[centre] - X0[0]) > 0.1
+
+
+@pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("method", ["d_psgd delayed", "pc_asgd_practical"])
 def test_lanes_change_rounding_only(method):
     one, all_agents, some = (

@@ -75,6 +75,31 @@ CASES = {
         ValueError,
         "batch fails: ",
     ),
+    "one stage without a list": (
+        lambda: ao.pipeline.problem(linear(3, 3), mean, batch),
+        TypeError,
+        "stages must be a list of Stage, got Stage",
+    ),
+    "one layer without a list": (
+        lambda: split_layers(linear(3, 3), 1),
+        TypeError,
+        "layers must be a list of Stage, got Stage",
+    ),
+    "stash of a word": (
+        lambda: pipelines.pipemare(0.1, 10, stash="no"),
+        TypeError,
+        "stash must be True or False, got 'no'",
+    ),
+    "predicting with a word": (
+        lambda: pipelines.weight_prediction(0.1, stash=0),
+        TypeError,
+        "stash must be True or False, got 0",
+    ),
+    "momentum with a word": (
+        lambda: pipelines.stage_momentum(0.1, nesterov="no"),
+        TypeError,
+        "nesterov must be True or False, got 'no'",
+    ),
     "no stages": (lambda: problem(), ValueError, "stages must hold at least one stage, got none"),
     "no stage": (lambda: problem("a"), TypeError, r"stages\[0\] must be a Stage, got 'a'"),
     "no function": (
@@ -97,7 +122,7 @@ CASES = {
     "server's worker without a stash": (
         lambda: run(pipelines.pipemare(0.1, 10), worker=ao.gradient()),
         ValueError,
-        "the worker program fails: without a stash the worker must be ao.pipeline.gradient",
+        r"the worker program must be ao.pipeline.gradient\(\) for this optimizer",
     ),
     "one tree of parameters": (
         lambda: run(pipelines.pipedream(0.1), quadratic_problem()),

@@ -75,7 +75,10 @@ def test_a_method_equals_a_loop_with_full_histories(case):
         network_problem(noise),
         optimizer,
         ao.pipeline.timeline(
-            NUM_STAGES, NUM_UPDATES, num_micro_batches=options.get("micro", 1), synchronous=True
+            NUM_STAGES,
+            NUM_UPDATES,
+            num_micro_batches=options.get("micro", 1),
+            synchronous=case == "gpipe",
         ),
         key=KEY,
         worker=ao.pipeline.gradient(),

@@ -1,0 +1,109 @@
+"""The experiment on pipelines: its text, its page against its results, and its smoke test."""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.nesterov_pipeline import config, model, run, tables, text
+
+PAGE = (pathlib.Path(run.__file__).parent / "README.md").read_text()
+SUMMARY = json.loads((tables.RESULTS / "cpu.json").read_text())
+
+
+def test_the_page_shows_every_row():
+    lines = PAGE.splitlines()
+    rates = SUMMARY["preset"]["learning_rates"]
+    rows = [tables.line(row, rates) for row in SUMMARY["rows"]]
+    assert len(rows) >= 2 * 7
+    assert {*rows, *tables.momentum_lines(SUMMARY)} <= {*lines}
+    assert "(results/cpu.png)" in PAGE
+
+
+def test_the_results_are_of_the_preset():
+    as_data = json.loads(json.dumps(dataclasses.asdict(config.PRESETS["cpu"])))
+    assert SUMMARY["preset"] == as_data
+    assert len(as_data["seeds"]) == 3
+
+
+def by_method(num_stages):
+    rows = {r["method"]: r for r in SUMMARY["rows"] if r["num_stages"] == num_stages}
+    return {name: row["perplexity"] for name, row in rows.items()}
+
+
+@pytest.mark.parametrize("num_stages", [4, 8])
+def test_nesterov_beats_other_asynchronous_pipelines_at_equal_updates(num_stages):
+    perplexity = by_method(num_stages)
+    assert perplexity["nesterov"] < perplexity["pipedream"]
+    assert perplexity["nesterov"] < perplexity["pipemare"]
+
+
+def test_the_grammar_keeps_its_own_rules():
+    written = text.Grammar().write(30_000, seed=3)
+    assert written == text.Grammar().write(30_000, seed=3)
+    assert written != text.Grammar().write(30_000, seed=4)
+    assert len(written) == 30_000
+    sentences = written.rsplit("\n", 1)[0].replace("\n", " ").split(". ")
+    assert all(s.count("(") == s.count(")") and s.count('"') in (0, 2) for s in sentences)
+    words = written.replace(".", " ").replace(",", " ").split()
+    assert any(w.endswith("wen") for w in words)
+    assert any(w.endswith("wet") for w in words)
+    assert ",." not in written
+    # What came in a paragraph comes again: its names are few.
+    for paragraph in written.split("\n")[:-1]:
+        assert len({w.strip('().,"') for w in paragraph.split() if w[:1].isupper()}) <= 2
+
+
+def test_the_text_is_numbers_of_its_alphabet():
+    made = text.grammar_text(5_000)
+    assert (len(made.train), len(made.validation)) == (5_000, 500)
+    assert max(made.train.max(), made.validation.max()) < len(made.alphabet)
+    assert made.train.dtype == np.uint8
+
+
+def test_the_transformer_does_not_look_ahead():
+    layers = model.layers(2, width=8, num_heads=2, context=6, alphabet=5)
+    made = text.Text(np.arange(50, dtype=np.uint8) % 5, np.arange(50, dtype=np.uint8) % 5, "abcde")
+    sizes = {"context": 6, "batch_size": 3, "num_validated": 4}
+    whole, halves = (model.problem(made, layers, n, **sizes) for n in (1, 2))
+    params = halves.init(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, whole.init(jax.random.key(0))[0], sum(params, ()))
+    apply, batch = halves.loss.stages, halves.batch(jax.random.key(1), 0)
+    changed = batch | {"inputs": batch["inputs"].at[:, 4:].add(1) % 5}
+    outputs = []
+    for x in (batch, changed):
+        for stage, weights in zip(apply, params, strict=True):
+            x = stage.apply(weights, x, jax.random.key(0))
+        outputs.append(x)
+    np.testing.assert_allclose(outputs[0][:, :4], outputs[1][:, :4], atol=1e-6)
+    assert np.abs(outputs[0][:, 4:] - outputs[1][:, 4:]).max() > 1e-3
+
+
+def test_learning_rates_rise_and_fall():
+    rates = [float(config.warmed_up_cosine(2.0, 100.0, t)) for t in range(101)]
+    assert np.argmax(rates) in (5, 6)
+    assert rates[5] == pytest.approx(2.0)
+    assert rates[-1] == pytest.approx(0.2)
+    assert 0 < rates[0] < 0.5
+
+
+def test_gpipe_makes_fewer_updates_in_the_same_time():
+    preset = config.PRESETS["cpu"]
+    for num_stages, slower in ((4, 1.75), (8, 2.75)):
+        assert preset.gpipe_updates(num_stages) == pytest.approx(preset.num_updates / slower, abs=1)
+
+
+@pytest.mark.slow
+def test_the_smoke_test_writes_everything(tmp_path, capsys):
+    run.main(["--preset", "smoke", "--output", str(tmp_path)])
+    assert {path.name for path in tmp_path.iterdir()} == {"smoke.json", "smoke.png"}
+    assert "| 4 | nesterov |" in capsys.readouterr().out
+
+
+def test_bad_arguments_exit_with_code_two():
+    with pytest.raises(SystemExit) as exit_info:
+        run.main(["--preset", "smoke"])
+    assert exit_info.value.code == 2
