@@ -1,6 +1,6 @@
 """Asynchronous stochastic optimisation with stale, heavy-tailed gradients, on JAX and Optax."""
 
-from async_optax import data, engine, noise, optimizers, sweeps, timelines, transforms
+from async_optax import data, engine, noise, optimizers, sweeps, theory, timelines, transforms
 from async_optax.engine import (
     Checkpointing,
     Problem,
@@ -34,6 +34,7 @@ __all__ = [
     "simulate_timeline",
     "sweep",
     "sweeps",
+    "theory",
     "timelines",
     "topologies",
     "transforms",

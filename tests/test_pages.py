@@ -18,6 +18,7 @@ PAGES = {
     "README.md": 4,
     "async_optax/transforms/README.md": 6,
     "async_optax/timelines/README.md": 3,
+    "async_optax/theory/README.md": 4,
     "async_optax/data/README.md": 4,
     "async_optax/engine/README.md": 5,
     "async_optax/engine/gossip/README.md": 4,

@@ -1,4 +1,4 @@
-"""The command line: ``async-optax demo | run | cluster | methods | protocols``."""
+"""The command line: ``async-optax demo | run | cluster | advise | ...``."""
 
 import sys
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from async_optax import report
+from async_optax.cli.advise import Advise, give_advice
 from async_optax.cli.cluster import Cluster, compare
 from async_optax.cli.interruption import interruptible
 from async_optax.cli.listing import Methods, Protocols, list_methods, list_protocols
@@ -19,6 +20,7 @@ Command = (
     Annotated[Demo, tyro.conf.subcommand("demo")]
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
+    | Annotated[Advise, tyro.conf.subcommand("advise")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Protocols, tyro.conf.subcommand("protocols")]
 )
@@ -56,6 +58,8 @@ def _run(command: Any, console: Console) -> None:
             hold_contest(command.make(), command.output, console)
         case Cluster():
             compare(command, console)
+        case Advise():
+            give_advice(command, console)
         case Methods(markdown=True):
             print(report.methods_page(), end="")
         case Methods():

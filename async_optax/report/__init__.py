@@ -1,5 +1,13 @@
 """Reports: tables, pictures and files. Needs the extra ``experiments``."""
 
+from async_optax.report.advice import (
+    advice_legend,
+    describe_measured,
+    plot_advice,
+    protocol_advice_table,
+    reasons_table,
+    write_advice,
+)
 from async_optax.report.cluster import (
     comparison_legend,
     comparison_table,
@@ -30,11 +38,13 @@ from async_optax.report.utilisation import plot_utilisation
 
 __all__ = [
     "MethodDescription",
+    "advice_legend",
     "all_or_nothing",
     "comparison_legend",
     "comparison_table",
     "describe_divergence",
     "describe_facts",
+    "describe_measured",
     "describe_method",
     "draw_timeline",
     "format_parameter",
@@ -42,16 +52,20 @@ __all__ = [
     "legend",
     "methods_page",
     "plot_accuracy",
+    "plot_advice",
     "plot_comparison",
     "plot_robustness",
     "plot_staleness",
     "plot_timelines",
     "plot_utilisation",
+    "protocol_advice_table",
+    "reasons_table",
     "require_writable",
     "rows",
     "save_figure",
     "standings_table",
     "typical_timelines",
+    "write_advice",
     "write_comparison",
     "write_summary",
 ]
