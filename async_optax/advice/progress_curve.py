@@ -77,8 +77,8 @@ def fit_progress_curve(
       >>> import numpy as np
       >>> s = 0.1 * np.arange(400)
       >>> curve = fit_progress_curve(1.0 + 2.0 / (1 + s), np.full(400, 0.1), np.sqrt(2.0))
-      >>> print(curve.without_noise([0.0, 1.0, 9.0])[0].round(1), curve.powers[0])
-      [3.  2.  1.2] 1.0
+      >>> print(curve.without_noise([1.0, 9.0])[0].round(1), curve.powers[0])
+      [2.  1.2] 1.0
 
     References:
       Ours. Power laws of the loss along gradient flow follow from power laws of spectrum and
