@@ -125,8 +125,7 @@ def advise(
       ValueError: if a number is out of range, no protocol runs, or the problem cannot be measured.
 
     References:
-      The rules are ours, from the theory in :mod:`async_optax.theory`; how far they hold is
-      measured in ``experiments/advice``.
+      The rules are ours, from the theory in :mod:`async_optax.theory`.
     """
     require_problem(problem)
     require_count("num_workers", num_workers)
