@@ -10,6 +10,7 @@ import pytest
 from tests.compiling import compile_quickly
 
 compile_quickly()
+jax.config.update("jax_traceback_in_locations_limit", 0)  # lowers programs a little faster
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for meshes; one device is used unless asked
 

@@ -259,7 +259,7 @@ class Batch:
             workers=cells * num_bytes(server.workers),
         )
         device = next(iter(run.job_key.devices()))
-        num_rows = cells * len(jax.tree.leaves(server.slots)[0])
+        num_rows = cells * server.num_rows
         require = functools.partial(
             require_memory, device=device, num_rows=num_rows, mesh=self._mesh, resident=use.data
         )

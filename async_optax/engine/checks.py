@@ -29,6 +29,7 @@ from async_optax.transforms import (
     TrackStalenessState,
     require_gathering,
     served_params,
+    serves_params,
     split_numbers,
 )
 
@@ -96,7 +97,8 @@ def check_functions(
         sent = check_worker(worker, problem, params, served)
         check_recorders(recorders, params, served, sent)
         metrics = jax.eval_shape(problem.evaluate, params) if problem.evaluate else {}
-        _FITTING[fit] = Shapes(params, state, served, sent, tuple(sorted(metrics)))
+        names = tuple(sorted(metrics))
+        _FITTING[fit] = Shapes(params, state, served, not serves_params(state), sent, names)
     return _FITTING[fit]
 
 

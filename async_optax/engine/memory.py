@@ -51,7 +51,7 @@ def require_memory(
     Args:
       use: what it needs on each device.
       device: one of those where it will run.
-      num_rows: versions held at once.
+      num_rows: versions held in slots.
       mesh: all of these, or ``None``. Those of a CPU share one memory; processes that share the
         mesh decide together.
       resident: bytes of the data that each device holds already.
@@ -64,10 +64,12 @@ def require_memory(
     sharing = len(mesh.local_devices) if mesh is not None and device.platform == "cpu" else 1
     if sharing * (use.total - resident) > available:
         each = f" on each of {sharing} devices" if sharing > 1 else ""
+        slots = f"slots hold {num_rows} versions; " if num_rows else ""
+        narrower = "slot_dtype=jnp.bfloat16, " if num_rows else ""
         raise ValueError(
             f"the run needs {use}{each}, and {device} has {_readable(int(available))} left: "
-            f"slots hold {num_rows} versions; use fewer workers, slot_dtype=jnp.bfloat16, "
-            "fewer lanes, a smaller model, or ao.data.streamed if it is the data"
+            f"{slots}use fewer workers, {narrower}fewer lanes, a smaller model, or "
+            "ao.data.streamed if it is the data"
         )
 
 

@@ -60,6 +60,11 @@ class Plan:
         """Whether every arrival is a commit of its own, at full weight."""
         return bool(np.all(self.commit) and np.all(self.weight == 1))
 
+    @property
+    def always_fresh(self) -> bool:
+        """Whether no job's parameters have been replaced when it arrives: slots are not needed."""
+        return not self.staleness.any()
+
 
 def compile_timeline(timeline: Timeline, workers_keep_state: bool = False) -> Plan:
     """Prunes rejected arrivals and assigns slots to versions by a linear scan.

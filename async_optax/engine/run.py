@@ -77,6 +77,7 @@ class Run:
             lanes=1,
             commits_every_arrival=plan.commits_every_arrival,
             one_version=plan.num_slots == 1,
+            always_fresh=plan.always_fresh and shapes.serves_current and slot_dtype is None,
             mesh=mesh,
         )
         self._passed = shapes
@@ -151,14 +152,17 @@ class Run:
         return hashlib.sha256(b"".join(map(program_digest, programs))).hexdigest()[:16]
 
     def initial_server(self) -> Server:
-        """The state before the first arrival: version 0 in every slot."""
+        """The state before the first arrival: version 0 in every slot, if there are any."""
         return self._placed(self._server())
 
     def _server(self) -> Server:
         params = jax.tree.map(_owned, self._problem.init(self._init_key))
         opt_state = jax.tree.map(_owned, self._optimizer.init(params))
         served = served_params(params, opt_state)
-        slots = _in_every_row(narrowed(served, self._slot_dtype), self._num_rows(num_bytes(served)))
+        slots: Any = ()
+        if not self._structures.always_fresh:
+            num_rows = self._num_rows(num_bytes(served))
+            slots = _in_every_row(narrowed(served, self._slot_dtype), num_rows)
         workers = jax.tree.map(_owned, initial_state(self._worker, self._problem, served))
         if jax.tree.leaves(workers):
             workers = _in_every_row(workers, self.plan.num_workers)
@@ -219,7 +223,6 @@ class Run:
           ValueError: if it cannot fit.
         """
         server = self.server_shapes
-        num_rows = len(jax.tree.leaves(server.slots)[0])
         chunk = self._trial(1 if lanes is None else lanes, 1, 1, allocates=False)
         use = MemoryUse(
             data=num_bytes((self.given, chunk)) + num_bytes(chunk.batches),  # and the next chunk's
@@ -236,7 +239,8 @@ class Run:
                 compiled = run_chunk.lower(*arguments).compile()  # the run finds it compiled
                 temporaries = _TEMPORARIES[seen] = temporary_bytes(compiled)
             use = dataclasses.replace(use, temporaries=temporaries)
-        require_memory(use, self._device, num_rows, self.mesh, resident=self._resident_bytes)
+        resident = self._resident_bytes
+        require_memory(use, self._device, server.num_rows, self.mesh, resident=resident)
         return use
 
     @property

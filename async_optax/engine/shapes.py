@@ -17,6 +17,7 @@ class Shapes:
       params: the server's parameters.
       state: the optimizer's state.
       served: what a worker reads: the parameters, or what the optimizer serves instead.
+      serves_current: whether a worker that reads now gets the parameters themselves.
       sent: what it sends.
       metrics: the names of what is evaluated, sorted.
     """
@@ -24,6 +25,7 @@ class Shapes:
     params: optax.Params
     state: optax.OptState
     served: Any
+    serves_current: bool
     sent: optax.Updates
     metrics: tuple[str, ...]
 

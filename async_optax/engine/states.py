@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any, NamedTuple
 
+import jax
 import optax
 from jax.sharding import Mesh
 
@@ -22,7 +23,8 @@ class Server(NamedTuple):
       params: the current version.
       opt_state: the optimizer's state.
       slots: the live versions as workers read them (the parameters, or what the optimizer serves
-        in their place), with a leading axis ``[num_rows]``, perhaps of narrower dtype.
+        in their place), with a leading axis ``[num_rows]``, perhaps of narrower dtype; an empty
+        tuple if every job reads the current parameters.
       workers: what each worker keeps between its jobs, with a leading axis ``[num_workers]``; an
         empty tuple if the worker program keeps no state.
     """
@@ -31,6 +33,11 @@ class Server(NamedTuple):
     opt_state: optax.OptState
     slots: Any
     workers: Any = ()
+
+    @property
+    def num_rows(self) -> int:
+        """Number of versions that slots hold."""
+        return len(jax.tree.leaves(self.slots)[0]) if jax.tree.leaves(self.slots) else 0
 
 
 class Chunk(NamedTuple):
@@ -79,6 +86,8 @@ class Structures:
       lanes: width of a wave.
       commits_every_arrival: whether accumulation can be left out.
       one_version: whether only one version lives at a time, so that lanes share parameters.
+      always_fresh: whether every job reads the parameters as they are when it arrives: then
+        they lie in no slot.
       mesh: devices that share the lanes of a wave, or ``None``.
     """
 
@@ -89,4 +98,5 @@ class Structures:
     lanes: int
     commits_every_arrival: bool
     one_version: bool = False
+    always_fresh: bool = False
     mesh: Mesh | None = None

@@ -131,6 +131,8 @@ class _Engine:
 
     def read_slot(self, server: Server, slot: jax.Array) -> Any:
         """Returns the version in a slot, as a worker reads it."""
+        if self._structures.always_fresh:
+            return server.params
         return _widened(_read_apart(server.slots, slot), server)
 
     def read_state(self, server: Server, worker: jax.Array) -> Any:
@@ -191,7 +193,7 @@ class _Engine:
             values = [jnp.asarray(record(info), float) for _, record in self._structures.recorders]
             server = server._replace(opt_state=opt_state)
             if gathering.get("commit", True):
-                server = _committed(server, update, row[WRITE_SLOT])
+                server = self._committed(server, update, row[WRITE_SLOT])
             return server, jnp.stack(values)
 
         if self._structures.commits_every_arrival:
@@ -208,6 +210,16 @@ class _Engine:
         carry = server, jnp.zeros(len(self._structures.recorders))
         carry = lax.fori_loop(0, 1 - commits, functools.partial(arrive_once, False), carry)
         return lax.fori_loop(0, commits, functools.partial(arrive_once, True), carry)
+
+    def _committed(
+        self, server: Server, update: optax.Updates | RowUpdates, slot: jax.Array
+    ) -> Server:
+        """Adds an update to the parameters and serves them, as they are now, in a slot."""
+        params = apply_updates(server.params, update)
+        if self._structures.always_fresh:
+            return server._replace(params=params)
+        served = served_params(params, server.opt_state)
+        return server._replace(params=params, slots=_written(server.slots, slot, served))
 
     def _fed(self, job: _Job) -> Problem:
         """The problem; if its data is streamed, with the batches that came for this job."""
@@ -238,13 +250,6 @@ class _GradientAt:
     ) -> optax.Updates:
         problem, program = self.structure.join(numbers)
         return call_worker(program, problem, params, worker, key, state)[0]
-
-
-def _committed(server: Server, update: optax.Updates | RowUpdates, slot: jax.Array) -> Server:
-    """Adds an update to the parameters and serves them, as they are now, in a slot."""
-    params = apply_updates(server.params, update)
-    served = served_params(params, server.opt_state)
-    return server._replace(params=params, slots=_written(server.slots, slot, served))
 
 
 def _widened(copies: Any, server: Server) -> Any:

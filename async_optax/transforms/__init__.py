@@ -43,6 +43,7 @@ from async_optax.transforms.lookahead import (
     TraceWithLookAheadState,
     look_ahead,
     served_params,
+    serves_params,
     trace_with_look_ahead,
 )
 from async_optax.transforms.mixing import (
@@ -148,6 +149,7 @@ __all__ = [
     "scale_by_staleness_schedule",
     "schedules",
     "served_params",
+    "serves_params",
     "split_numbers",
     "stages",
     "sweepable",

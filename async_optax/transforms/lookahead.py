@@ -52,6 +52,17 @@ def served_params(params: optax.Params, state: optax.OptState) -> Any:
     return params
 
 
+def serves_params(state: optax.OptState) -> bool:
+    """Returns whether some part of a state decides what workers read.
+
+    Example:
+      >>> tx = look_ahead(optax.sgd(0.5), num_steps=3)
+      >>> serves_params(tx.init(jnp.zeros(1))), serves_params(optax.adam(0.5).init(jnp.zeros(1)))
+      (True, False)
+    """
+    return any(map(_serves, jax.tree.leaves(state, is_leaf=_serves)))
+
+
 def _serves(node: Any) -> bool:
     return isinstance(node, ServesParams)
 

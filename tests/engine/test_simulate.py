@@ -79,6 +79,20 @@ def test_slots_are_few_where_memory_is_dear(monkeypatch):
     assert seen[-1] == ao.engine.compile_timeline(timeline).num_rows < 8
 
 
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_parameters_that_are_never_stale_need_no_slot(lanes):
+    synchronous = make_timeline(12, ao.protocols.synchronous(), num_workers=4)
+    arguments = {"timeline": synchronous, "lanes": lanes}
+    without = run_quadratic(**arguments)
+    held = run_quadratic(**arguments, slot_dtype=jnp.float32)  # asks for copies of that dtype
+    assert without.memory.slots == 0 < held.memory.slots
+    np.testing.assert_array_equal(without.params, held.params)
+    predicting = ao.transforms.look_ahead(optax.sgd(0.1), num_steps=1)
+    gathering = ao.transforms.accumulate_until_commit(predicting)
+    served = run_quadratic(optimizer=gathering, **arguments)
+    assert served.memory.slots > 0  # not the parameters themselves
+
+
 def test_integers_of_a_problem_stay_integers():
     whole = dataclasses.replace(
         PROBLEM,
