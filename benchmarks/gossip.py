@@ -1,7 +1,8 @@
 """One round of gossip among n agents over n gradients in a bare hand-written `lax.scan`.
 
 Claim, on one thread: a round of `simulate`, gradients, mixing and steps of n agents, takes at most
-1.2 times what n gradients take, each with the step of plain SGD on its agent's own copy.
+1.2 times what n gradients take, each with the step of plain SGD on its agent's own copy. Batches
+are of 32 samples unless it says otherwise: the larger they are, the less of a round is mixing.
 
 Baseline: a scan over rounds, in it a scan over agents; nobody mixes. Beside it D-PSGD by hand: the
 same scan with the product of the mixing matrix and the copies; `simulate` ends at its parameters,
@@ -31,16 +32,18 @@ DELAY = 4
 
 
 class Model(NamedTuple):
-    """Layer widths, number of agents, lengths of the runs in rounds."""
+    """Layer widths, number of agents, lengths of the runs in rounds, samples per gradient."""
 
     widths: tuple[int, ...]
     num_agents: int
     lengths: tuple[int, int]
+    batch_size: int = loops.BATCH
 
 
 MODELS = {
     "small (MLP 784-128-10), 8 agents": Model((784, 128, 10), 8, (200, 800)),
     "small (MLP 784-128-10), 32 agents": Model((784, 128, 10), 32, (50, 200)),
+    "small (MLP 784-128-10), 32 agents, batches of 128": Model((784, 128, 10), 32, (25, 75), 128),
     "larger (MLP 784-1024-1024-10), 8 agents": Model((784, 1024, 1024, 10), 8, (10, 30)),
 }
 QUICK = {"tiny": Model((16, 8, 4), 4, (16, 48))}
@@ -104,7 +107,7 @@ def by_hand(functions, matrix, copies, keys):
 
 def measure(model, turns):
     """All methods against n gradients."""
-    problem, n = loops.perceptron(model.widths), model.num_agents
+    problem, n = loops.perceptron(model.widths, batch_size=model.batch_size), model.num_agents
     agents, ring = ao.gossip.problem(problem, n), topologies.ring(n)
     functions, copies, keys = starting_point(problem, n, max(model.lengths))
     timelines = {

@@ -23,13 +23,14 @@ LEARNING_RATE = 0.01
 KEY_SEED = 0
 
 
-def perceptron(widths, num_samples=2048):
+def perceptron(widths, num_samples=2048, batch_size=BATCH):
     """A multilayer perceptron on random data: only its cost matters here."""
     rng = np.random.default_rng(0)
     samples = jnp.asarray(rng.normal(size=(num_samples, widths[0])), jnp.float32)
     labels = jnp.asarray(rng.integers(0, widths[-1], num_samples))
 
-    return ao.Problem(Partial(_init, widths), _loss, Partial(_sample, samples, labels))
+    batch = Partial(_sample, samples, labels, batch_size=batch_size)
+    return ao.Problem(Partial(_init, widths), _loss, batch)
 
 
 def widths_for(num_parameters):
@@ -87,9 +88,9 @@ def _loss(params, batch, key):
     return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(x @ w + b), y[:, None], 1))
 
 
-def _sample(samples, labels, key, worker):
+def _sample(samples, labels, key, worker, *, batch_size):
     del worker
-    rows = jax.random.randint(key, (BATCH,), 0, len(samples))
+    rows = jax.random.randint(key, (batch_size,), 0, len(samples))
     return samples[rows], labels[rows]
 
 
