@@ -26,11 +26,16 @@ def test_a_loop_by_hand_equals_the_simulator():
     init_key, job_key = jax.random.split(key)
     tx, params = track_staleness(inner, num_workers), problem.init(init_key)
     state = tx.init(params)
-    for job, worker in enumerate(timeline.worker.tolist()):
+
+    @jax.jit
+    def arrive(params, state, job, worker):
         stale = worker_params(state, worker)
         gradient, _ = ao.engine.gradient()(problem, stale, worker, jax.random.fold_in(job_key, job))
         updates, state = tx.update(gradient, state, params, worker=worker)
-        params = optax.apply_updates(params, updates)
+        return optax.apply_updates(params, updates), state
+
+    for job, worker in enumerate(timeline.worker):
+        params, state = arrive(params, state, job, worker)
     np.testing.assert_allclose(params, result.params, rtol=0, atol=1e-14)
     assert state.version == timeline.num_commits
 
