@@ -1,6 +1,5 @@
 """The experiment on global batches: its parts, its page against its results, and its claim."""
 
-import dataclasses
 import json
 import os
 
@@ -11,7 +10,7 @@ import optax
 import pytest
 
 import async_optax as ao
-from async_optax.problems import Clicks, click_logs
+from async_optax.problems import Clicks
 from experiments.gba import config, measure, run, schedule, tables
 from experiments.gba.log_order import GradientOfTheDay, Served, read_in_order
 from experiments.gba.movielens import movielens, open_movielens, read_ratings
@@ -160,9 +159,7 @@ def test_points_are_differences_to_synchronous_training():
 
 
 def test_a_run_reports_what_it_is_judged_by():
-    setting = dataclasses.replace(SMOKE, arrivals_per_day=32)
-    problem = click_logs(60, 20, batch_size=8, num_days=3, test_size=200)
-    outcome = measure.run_once(problem, setting, MODES["GBA switching"], 0.01, seed=0)
+    outcome = measure.run_once(SMOKE.problem(), SMOKE, MODES["GBA switching"], 0.01, seed=0)
     assert len(outcome["auc"]) == len(outcome["day"]) == 13
     assert outcome["day"][-1] == 3
     assert np.all(np.diff(outcome["time"]) >= 0)

@@ -37,19 +37,25 @@ def test_the_recorded_runs_bear_out_the_claim():
         assert all(ROWS[noise, method]["rates_below"] for method in run.METHODS)
 
 
-def worst(noise, method, learning_rate):
-    """The worst excess loss of the last quarter, over all seeds."""
-    curves = [
-        run.excess_loss(noise, method, learning_rate, seed, run.FULL.max_time)
-        for seed in run.FULL.seeds
-    ]
-    return np.max(np.stack(curves)[:, run.LAST_QUARTER])
+def worst(noise, method, learning_rate, seed):
+    """The worst excess loss of the last quarter."""
+    curve = run.excess_loss(noise, method, learning_rate, seed, run.FULL.max_time)
+    return np.max(curve[run.LAST_QUARTER])
+
+
+def seeds_by_record(noise, method, learning_rate):
+    """All seeds, the one with the worst recorded run first."""
+    recorded = ROWS[noise, method]["worst_by_rate_and_seed"]
+    losses = recorded[run.FULL.learning_rates.index(learning_rate)]
+    return [run.FULL.seeds[i] for i in np.argsort(losses)[::-1]]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", run.BOUNDED)
 def test_bounded_steps_converge_under_heavy_tails(method):
-    assert worst("heavy", method, ROWS["heavy", method]["rate"]) < 0.75 * run.LEVEL
+    rate = ROWS["heavy", method]["rate"]
+    for seed in run.FULL.seeds:
+        assert worst("heavy", method, rate, seed) < 0.75 * run.LEVEL
 
 
 @pytest.mark.slow
@@ -57,13 +63,18 @@ def test_bounded_steps_converge_under_heavy_tails(method):
 def test_unbounded_steps_do_not(method):
     # From where a run hardly moves to where the clipped method is best; the results have them all.
     for rate in (2.0**-11, 2.0**-7):
-        assert worst("heavy", method, rate) > 2 * run.LEVEL
+        seeds = seeds_by_record("heavy", method, rate)
+        assert sorted(seeds) == list(run.FULL.seeds)
+        # One seed that stays above is enough, so the others need no run.
+        assert any(worst("heavy", method, rate, seed) > 2 * run.LEVEL for seed in seeds)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["sgd", "dc_asgd"])
 def test_without_heavy_tails_they_converge_too(method):
-    assert worst("Gaussian", method, ROWS["Gaussian", method]["rate"]) < run.LEVEL / 2
+    rate = ROWS["Gaussian", method]["rate"]
+    for seed in run.FULL.seeds:
+        assert worst("Gaussian", method, rate, seed) < run.LEVEL / 2
 
 
 @pytest.mark.slow

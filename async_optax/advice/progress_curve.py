@@ -13,7 +13,8 @@ _FEWEST = 8
 _POWERS = np.geomspace(1.0, 8.0, 7)
 _TIMES = 40
 _SLOPE_FACTOR = 2.0  # to which the first slope is that of the gradient: networks fall faster first
-_LEAST = 0.03  # relative error of a mean, at least: no loss is a sum of two terms
+_MISFIT = 0.1  # of the excess loss: no network is a quadratic
+_CORRELATED = 0.9  # at most: what is left of 40 blocks is more than one
 _DROPPED = 1e-3
 
 
@@ -58,9 +59,11 @@ def fit_progress_curve(
     of shape p and mean ``p / (2 s_0)``, ``c (1 + s / s_0) ** -p`` is left of all: a power of s in
     the end, as of networks, and an exponential for large p, as of strongly convex losses. Noise
     adds ``b eta``. For p from 1 to 8 and many s_0, the others are nonnegative least squares on
-    means over blocks of steps, short where the loss falls fast, each weighted by its scatter. The
-    first slope, ``c p / s_0``, should be the squared norm of the first gradient, to a factor of 2.
-    Noisy losses fit many curves: all are kept, weighted by their likelihood.
+    means over blocks of steps, short where the loss falls fast, each weighted by its scatter and a
+    tenth of its excess: networks keep to the law only roughly, so the late blocks, which tell what
+    comes next, decide. Where neighbours deviate together, with correlation r, chi-squared counts
+    ``(1 - r) / (1 + r)``. The first slope, ``c p / s_0``, should be the squared norm of the first
+    gradient, to a factor of 2. Noisy losses fit many curves: all are kept, weighted by likelihood.
 
     Args:
       losses: float64 ``[num_steps]``, of the batches, never stale.
@@ -97,19 +100,21 @@ def fit_progress_curve(
     )
     weights = 1 / _errors(losses, bounds, means)
     horizon = float(flow_time[-1])
-    fits, chi = [], []
+    fits, chi, residuals = [], [], []
     for time in np.geomspace(max(rates[0] / 4, horizon * 1e-6), 4 * horizon, _TIMES):
         for power in _POWERS:
             columns = np.column_stack([np.ones(len(means)), noise, (1 + times / time) ** -power])
-            (floor, _, amplitude), residual = scipy.optimize.nnls(
-                columns * weights[:, np.newaxis], means * weights
-            )
+            found, residual = scipy.optimize.nnls(columns * weights[:, np.newaxis], means * weights)
+            floor, _, amplitude = found
             fits.append((amplitude, power, time, floor))
             chi.append(residual**2)
+            residuals.append((columns @ found - means) * weights)
     amplitudes, powers, scales, floors = np.array(fits).T
     slopes = np.maximum(amplitudes * powers / scales, 1e-300)
-    # Where no curve fits, scatter is larger than batches tell: chi-squared counts in its units.
+    # Where no curve fits, scatter is larger than batches tell: chi-squared counts in its units. And
+    # neighbours that are off together count as fewer.
     misfit = np.array(chi) * min(1.0, len(means) / max(min(chi), 1e-300))
+    misfit *= _independent(residuals[int(np.argmin(chi))])
     misfit += (np.log(slopes / gradient_norm**2) / np.log(_SLOPE_FACTOR)) ** 2
     likely = np.exp((misfit.min() - misfit) / 2)
     order = np.argsort(-likely, kind="stable")
@@ -137,8 +142,17 @@ def _blocks(number: int) -> list[tuple[int, int]]:
 
 
 def _errors(losses: np.ndarray, bounds: list[tuple[int, int]], means: np.ndarray) -> np.ndarray:
-    """Standard errors of the means, as batches scatter."""
+    """Errors of the means: the scatter of batches, and a part of the excess, as laws never hold."""
     pooled = np.sqrt(np.mean(np.diff(losses) ** 2) / 2)
     within = np.array([losses[a:b].std() if b - a > 2 else pooled for a, b in bounds])
     lengths = np.array([b - a for a, b in bounds])
-    return np.maximum(within / np.sqrt(lengths), _LEAST * np.abs(means) + 1e-12)
+    excess = means - means.min()
+    tiny = 1e-6 * max(np.abs(means).max(), 1e-300)
+    return np.sqrt(within**2 / lengths + (_MISFIT * excess) ** 2 + tiny**2)
+
+
+def _independent(residuals: np.ndarray) -> float:
+    """The share of them that are independent, by the correlation of neighbours."""
+    correlation = residuals[1:] @ residuals[:-1] / max(residuals @ residuals, 1e-300)
+    correlation = np.clip(correlation, 0.0, _CORRELATED)
+    return float((1 - correlation) / (1 + correlation))

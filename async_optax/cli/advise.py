@@ -1,5 +1,6 @@
 """The command ``advise``: which learning rate, protocol and clip, before any run?"""
 
+import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any, Literal
@@ -78,8 +79,15 @@ def give_advice(command: Advise, console: Console) -> None:
     problem = command.make()
     report.require_writable(command.output)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("measuring", total=None)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("measuring", total=None)
+    with contextlib.ExitStack() as started:
+
+        def show(done: int, total: int) -> None:
+            if not bar.live.is_started:  # not before the arguments are found to be right
+                started.enter_context(bar)
+            bar.update(task, completed=done, total=total)
+
         advice = advise(
             problem,
             model,
@@ -90,7 +98,7 @@ def give_advice(command: Advise, console: Console) -> None:
             warm_up_steps=command.warm_up_steps,
             num_samples=command.num_samples,
             seed=command.seed,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=show,
         )
     setting: dict[str, Any] = {
         "problem": command.problem,

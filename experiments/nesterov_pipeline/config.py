@@ -68,14 +68,14 @@ class Preset:
 
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
-        num_layers=4,
+        num_layers=2,
         num_characters=20_000,
         width=8,
         num_heads=2,
         context=16,
         batch_size=4,
         num_validated=8,
-        all_num_stages=(4,),
+        all_num_stages=(2,),
         num_updates=30,
         learning_rates=(0.002, 0.008),
         momenta=(0.9, 0.99),

@@ -15,6 +15,7 @@ from async_optax.advice import (
     largest_rate,
     time_to_match,
 )
+from async_optax.advice.progress_curve import _independent
 from tests.advice.settings import made_up
 
 DRIVE = Drive(limit=0.5, num_commits=2000, weight=1.0, squares=1.0)
@@ -136,6 +137,31 @@ def test_a_power_law_is_fitted_through_noise(power, floor):
     beyond = 10 * s[-1]
     later = curve.weights @ curve.without_noise(np.array([beyond]))
     assert later[0] == pytest.approx(floor + 2 * (1 + beyond / 5) ** -power, abs=0.04)
+
+
+def test_early_steps_that_break_the_law_count_for_little():
+    """Networks fall faster first; what is left later follows the law ``0.5 / (1 + s / 5)``."""
+    rates = np.full(1000, 0.1)
+    s = np.cumsum(rates) - rates
+    law, early = 0.5 / (1 + s / 5.0), 2.0 * np.exp(-s / 0.5)
+    noise = 0.03 * np.random.default_rng(0).standard_normal(1000)
+    curve = fit_progress_curve(law + early + noise, rates, math.sqrt(2.0 / 0.5 + 0.5 / 5.0))
+    # A hundredth of the law is left at ten times the horizon; no fit can be sure of that.
+    assert len(curve.weights) > 10
+    later = curve.without_noise(np.array(10 * s[-1]))
+    assert later.max() - later.min() > 0.015
+    assert curve.weights @ later < 0.025
+
+
+def test_neighbours_that_are_off_together_count_as_fewer():
+    assert _independent(np.array([1.0, -1.0, 1.0, -1.0])) == 1
+    assert _independent(np.zeros(4)) == 1
+    # An autoregression of coefficient r has a share (1 - r) / (1 + r).
+    x, draws = np.zeros(20_000), np.random.default_rng(0).standard_normal(20_000)
+    for i in range(1, len(x)):
+        x[i] = 0.6 * x[i - 1] + draws[i]
+    assert _independent(x) == pytest.approx(0.4 / 1.6, rel=0.05)
+    assert _independent(np.ones(1000)) == pytest.approx(0.1 / 1.9)
 
 
 def test_wrong_losses_are_refused():

@@ -162,6 +162,8 @@ def test_verdicts(verdict, samples):
     report = tails.judge_tail(samples, num_draws=40)
     assert report.verdict == verdict, report.reason
     assert report.index in report.index_interval
+    assert np.isnan(report.theta) or report.theta in report.theta_interval
+    assert np.isnan(report.theta) or verdict != "infinite variance"
     assert report.clip_range.low == pytest.approx(np.median(np.abs(samples)))
     assert report.clip_range.high == pytest.approx(np.quantile(np.abs(samples), 0.95))
 

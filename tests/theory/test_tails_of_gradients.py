@@ -28,18 +28,27 @@ def least_squares(noise=None):
     return ao.Problem(lambda key: params, loss, batch, noise=noise)
 
 
+def one_job(problem):
+    """What a job computes: its loss, its gradient and the noise on top."""
+
+    @jax.jit
+    def compute(params, key, worker):
+        batch_key, loss_key, noise_key = jax.random.split(key, 3)
+        batch = problem.batch(batch_key, worker)
+        loss, gradient = jax.value_and_grad(problem.loss)(params, batch, loss_key)
+        return loss, gradient, problem.noise(noise_key, gradient)
+
+    return compute
+
+
 def gradients_one_by_one(problem, params, num_samples, num_workers):
     keys = jax.random.split(jax.random.fold_in(jax.random.split(KEY)[1], 0), num_samples)
     clean, noisy, losses = [], [], []
+    compute = one_job(problem)
     for i, key in enumerate(keys):
-        worker = jnp.int32(i % num_workers)
-        batch_key, loss_key, noise_key = jax.random.split(key, 3)
-        loss, gradient = jax.value_and_grad(problem.loss)(
-            params, problem.batch(batch_key, worker), loss_key
-        )
+        loss, gradient, noise = compute(params, key, jnp.int32(i % num_workers))
         losses.append(float(loss))
         clean.append(np.asarray(ravel_pytree(gradient)[0], np.float64))
-        noise = problem.noise(noise_key, gradient)
         noisy.append(clean[-1] + np.asarray(ravel_pytree(noise)[0], np.float64))
     return np.array(clean), np.array(noisy), np.array(losses)
 
@@ -99,15 +108,11 @@ def test_a_run_is_training_with_fresh_gradients():
     alone = tails.gradient_noise(problem, params, key=KEY, num_samples=10, num_workers=2)
     np.testing.assert_allclose(found[-1].norms, alone.norms, rtol=1e-4)
     # Step by step, as a job computes it.
-    expected = problem.init(KEY)
+    expected, compute = problem.init(KEY), one_job(problem)
     for step in range(5):
-        batch_key, loss_key, noise_key = jax.random.split(
-            jax.random.fold_in(jax.random.fold_in(KEY, 1), step), 3
-        )
-        batch = problem.batch(batch_key, jnp.int32(step % 2))
-        loss, gradient = jax.value_and_grad(problem.loss)(expected, batch, loss_key)
+        key = jax.random.fold_in(jax.random.fold_in(KEY, 1), step)
+        loss, gradient, noise = compute(expected, key, jnp.int32(step % 2))
         assert losses[step] == pytest.approx(float(loss), rel=1e-4)
-        noise = problem.noise(noise_key, gradient)
         expected = jax.tree.map(lambda x, g, n: x - 0.1 * (g + n), expected, gradient, noise)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), params, expected)
 

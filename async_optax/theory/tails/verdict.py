@@ -35,8 +35,9 @@ class TailReport:
         powers and 0 for lighter tails.
       extreme_value_interval: its 95 % bootstrap interval.
       stable_index: of the stable law that sums tend to, by :func:`log_log_moment_index`.
-      theta: of a sub-Weibull fit: 1/2 is Gaussian, 1 exponential. NaN if no such law fits.
-      theta_interval: its 95 % bootstrap interval.
+      theta: of a sub-Weibull fit: 1/2 is Gaussian, 1 exponential. NaN if no such law fits, as where
+        the variance is infinite.
+      theta_interval: its 95 % bootstrap interval; ``None`` without it.
       median: of the magnitudes.
       clip_range: thresholds worth trying, from the median to the 95 % quantile of the magnitudes:
         below, most of the signal goes; above, outliers pass.
@@ -117,7 +118,9 @@ def judge_tail(
     extreme = interval(lambda drawn: extreme_value_index(drawn, number))
     verdict, reason = _decided(plot.chosen_index, index, extreme)
     fit = fit_sub_weibull(rows)
-    theta = None if fit.at_bound else _theta_interval(rows, num_draws, seed)
+    # To tails that are powers of t a fit may be found, but its theta grows with the samples.
+    fits = not fit.at_bound and verdict != INFINITE
+    theta = _theta_interval(rows, num_draws, seed) if fits else None
     low, high = np.quantile(sizes, _CLIP)
     return TailReport(
         verdict=verdict,
@@ -132,7 +135,7 @@ def judge_tail(
             if len(rows) >= _FEWEST_FOR_SUMS
             else np.nan
         ),
-        theta=np.nan if fit.at_bound else fit.theta,
+        theta=fit.theta if fits else np.nan,
         theta_interval=theta,
         median=float(low),
         clip_range=Interval(float(low), float(high)),
