@@ -194,11 +194,7 @@ def test_pipelines_cost_what_is_claimed():
             assert method["ratio_without_copies"] <= method["claim"] == 1.3
 
 
-def test_rounds_of_gossip_cost_less_than_by_hand():
-    ring = {}
-    for name, row in read("gossip")["models"].items():
+def test_rounds_of_gossip_cost_little_more_than_their_gradients():
+    for row in read("gossip")["models"].values():
         assert row["ratio_to_by_hand"] <= 1
-        ring[name] = row["ratio_to_n_gradients"]["D-PSGD, ring"]
-    # The claim of 1.2 is missed where mixing, whoever does it, is more of a round.
-    assert min(ring.values()) <= row["claim"] == 1.2
-    assert max(ring.values()) <= 1.3
+        assert row["ratio_to_n_gradients"]["D-PSGD, ring"] <= row["claim"] == 1.2

@@ -12,7 +12,7 @@ _DOTS_PER_INCH = 200
 def save(figure: "Figure", folder: str | Path, name: str) -> tuple[Path, Path]:
     """Writes ``name.png`` (200 dots per inch) and ``name.pdf`` (vectors), and closes the figure.
 
-    The files have no date in them: with one version of Matplotlib, the same figure is the same file.
+    The files have no date in them: with one Matplotlib version, the same figure is the same file.
 
     Args:
       figure: what was drawn.
