@@ -18,7 +18,7 @@ lint: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	for name in engine lanes sweep scaling compile pipeline gossip transforms timelines; do \
+	for name in engine lanes sweep scaling compile pipeline gossip transforms timelines distributed; do \
 	  $(BIN)/python benchmarks/$$name.py --output benchmarks/results || exit 1; done
 
 # Versions are locked for both commands; remove .venv to start afresh.

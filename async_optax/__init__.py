@@ -1,6 +1,16 @@
 """Asynchronous stochastic optimisation with stale, heavy-tailed gradients, on JAX and Optax."""
 
-from async_optax import data, engine, noise, optimizers, sweeps, theory, timelines, transforms
+from async_optax import (
+    data,
+    distributed,
+    engine,
+    noise,
+    optimizers,
+    sweeps,
+    theory,
+    timelines,
+    transforms,
+)
 from async_optax.engine import (
     Checkpointing,
     Problem,
@@ -21,6 +31,7 @@ __all__ = [
     "Problem",
     "Timeline",
     "data",
+    "distributed",
     "engine",
     "gossip",
     "gradient",

@@ -1,4 +1,4 @@
-"""The command line: ``async-optax demo | run | cluster | advise | ...``."""
+"""The command line: ``async-optax demo | run | cluster | advise | train | replay | ...``."""
 
 import sys
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from async_optax.cli.advise import Advise, give_advice
 from async_optax.cli.cluster import Cluster, compare
 from async_optax.cli.interruption import interruptible
 from async_optax.cli.listing import Methods, Protocols, list_methods, list_protocols
+from async_optax.cli.replay import Replay, replay_run
 from async_optax.cli.run import Demo, Run, hold_contest
+from async_optax.cli.train import Train, train_for_real
 from async_optax.demo import demo_contest
 
 Command = (
@@ -21,6 +23,8 @@ Command = (
     | Annotated[Run, tyro.conf.subcommand("run")]
     | Annotated[Cluster, tyro.conf.subcommand("cluster")]
     | Annotated[Advise, tyro.conf.subcommand("advise")]
+    | Annotated[Train, tyro.conf.subcommand("train")]
+    | Annotated[Replay, tyro.conf.subcommand("replay")]
     | Annotated[Methods, tyro.conf.subcommand("methods")]
     | Annotated[Protocols, tyro.conf.subcommand("protocols")]
 )
@@ -60,6 +64,10 @@ def _run(command: Any, console: Console) -> None:
             compare(command, console)
         case Advise():
             give_advice(command, console)
+        case Train():
+            train_for_real(command, console)
+        case Replay():
+            replay_run(command, console)
         case Methods(markdown=True):
             print(report.methods_page(), end="")
         case Methods():

@@ -1,0 +1,195 @@
+"""The driver: starts server and workers, watches them, and starts a killed server again."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from async_optax.distributed.messages import Setup, Status
+from async_optax.distributed.server_actor import ServerActor
+from async_optax.distributed.worker_actor import WorkerActor
+
+_LOGGER = logging.getLogger("async_optax.distributed")
+_INTERVAL = 0.25  # seconds between two looks
+
+
+@dataclasses.dataclass(frozen=True)
+class Resources:
+    """What each process gets.
+
+    Attributes:
+      cpus_per_worker: logical processors of a worker, >= 0.
+      gpus_per_worker: GPUs of a worker, >= 0, or parts of one; with any, workers compute on them.
+      server_cpus: logical processors of the server.
+      server_gpus: GPUs of the server.
+      threads_per_worker: threads with which a worker on the CPU computes; 1, or 0 for as many as
+        JAX likes.
+    """
+
+    cpus_per_worker: float = 1.0
+    gpus_per_worker: float = 0.0
+    server_cpus: float = 1.0
+    server_gpus: float = 0.0
+    threads_per_worker: int = 1
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+                raise ValueError(f"resources.{field.name} must be a number >= 0, got {value!r}")
+
+
+def supervise(
+    ray: Any,
+    setup: Setup,
+    resources: Resources,
+    first_epoch: int,
+    report: Callable[[Status], None],
+) -> tuple[dict[str, Any], int]:
+    """Runs server and workers to the end.
+
+    Args:
+      ray: the module, connected.
+      setup: of the run.
+      resources: of each process.
+      first_epoch: of the first server.
+      report: called with the status a few times per second.
+
+    Returns:
+      What the server returned, and how often a server was started.
+
+    Raises:
+      RuntimeError: if servers die too often, or the run stalls.
+      TimeoutError: if a process does not answer within its limit.
+      Exception: what the server has raised, such as an ``OSError`` for a full disk.
+    """
+    shared = [ray.put(setup)]  # in a list: what is not an argument itself is fetched when asked for
+    actor = ray.remote(
+        num_cpus=resources.cpus_per_worker,
+        num_gpus=resources.gpus_per_worker,
+        max_restarts=-1,
+        max_task_retries=0,
+        concurrency_groups={"control": 1},
+    )(WorkerActor)
+    server_actor = ray.remote(
+        num_cpus=resources.server_cpus,
+        num_gpus=resources.server_gpus,
+        max_restarts=0,
+        concurrency_groups={"status": 1},
+    )(ServerActor)
+    workers = [actor.remote(worker) for worker in range(setup.num_workers)]
+    actors = list(workers)
+    epoch, last_epoch = first_epoch, first_epoch + setup.limits.server_restarts
+    try:
+        while True:
+            server = server_actor.remote(shared, workers, epoch)
+            actors.append(server)
+            result = _watch(ray, server, setup, report)
+            if not isinstance(result, Exception):
+                return result, epoch - first_epoch + 1
+            why = last_line(result)
+            if setup.checkpoint_every is None:
+                raise RuntimeError(
+                    "the server's process ended, and checkpoint_every=None keeps nothing to go on "
+                    f"from: {why}"
+                )
+            if epoch == last_epoch:
+                raise RuntimeError(
+                    f"the server's process ended {epoch - first_epoch + 1} times; "
+                    f"limits.server_restarts={setup.limits.server_restarts}; at last: {why}"
+                )
+            epoch += 1
+            _LOGGER.warning(
+                "the server's process ended: server %d goes on from the checkpoint", epoch
+            )
+    finally:
+        for dead in actors:
+            ray.kill(dead)
+
+
+def _watch(
+    ray: Any, server: Any, setup: Setup, report: Callable[[Status], None]
+) -> dict[str, Any] | Exception:
+    """Follows one server; returns its result or, if its process ended, Ray's error."""
+    errors = ray.exceptions
+    run = server.run.remote()
+    _await_start(ray, server, setup)
+    heard = time.monotonic()
+    while True:
+        done, _ = ray.wait([run], timeout=_INTERVAL)
+        if done:
+            try:
+                result = ray.get(run, timeout=setup.limits.store)
+            except errors.RayActorError as error:
+                return error
+            except errors.RayTaskError as error:
+                raise _plain(error) from None
+            _ask(ray, server, setup, report)
+            return result
+        if _ask(ray, server, setup, report):
+            heard = time.monotonic()
+        elif time.monotonic() - heard > setup.limits.server:
+            raise TimeoutError(
+                f"the server has not answered for limits.server={setup.limits.server:g} s"
+            )
+
+
+def _await_start(ray: Any, server: Any, setup: Setup) -> None:
+    """Waits until the server's process answers; if it ends instead, that is seen elsewhere."""
+    call = server.status.options(concurrency_group="status").remote()
+    try:
+        ray.get(call, timeout=setup.limits.start)
+    except ray.exceptions.RayActorError as error:
+        _LOGGER.debug("%s", error)
+    except ray.exceptions.GetTimeoutError:
+        raise TimeoutError(
+            f"the server did not start within limits.start={setup.limits.start:g} s: has the "
+            "cluster a free processor for it?"
+        ) from None
+
+
+def _ask(ray: Any, server: Any, setup: Setup, report: Callable[[Status], None]) -> bool:
+    """Asks the server how it is; whether it has answered.
+
+    Raises:
+      TimeoutError: if its loop has been in one place for too long.
+    """
+    call = server.status.options(concurrency_group="status").remote()
+    try:
+        status: Status = ray.get(call, timeout=setup.limits.server)
+    except ray.exceptions.GetTimeoutError:
+        return False
+    except ray.exceptions.RayActorError:
+        return True  # its end is seen elsewhere
+    for message in status.messages:
+        _LOGGER.warning("%s", message)
+    report(status)
+    if status.silent_for > setup.limits.server:
+        raise TimeoutError(
+            f"the server has been {status.phase} for {status.silent_for:.0f} s, more than "
+            f"limits.server={setup.limits.server:g} s: is a disk or the object store full or slow?"
+        )
+    return True
+
+
+def last_line(error: BaseException) -> str:
+    """Returns what an error of Ray says last, which is what happened, without what surrounds it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _plain(error: Any) -> BaseException:
+    """The error that the server has raised, without Ray's traceback in its message."""
+    cause = getattr(error, "cause", None)
+    return cause if isinstance(cause, Exception) else error
+
+
+def reported(callbacks: Sequence[Callable[[Status], None]]) -> Callable[[Status], None]:
+    """Returns a callback that calls all."""
+
+    def report(status: Status) -> None:
+        for callback in callbacks:
+            callback(status)
+
+    return report
