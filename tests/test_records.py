@@ -198,3 +198,9 @@ def test_rounds_of_gossip_cost_little_more_than_their_gradients():
     for row in read("gossip")["models"].values():
         assert row["ratio_to_by_hand"] <= 1
         assert row["ratio_to_n_gradients"]["D-PSGD, ring"] <= row["claim"] == 1.2
+
+
+def test_real_workers_are_nearly_as_fast_as_a_bare_ray_loop():
+    rows = read("distributed")["rows"]
+    assert [row["num_parameters"] for row in rows] == [10**k for k in range(4, 4 + len(rows))]
+    assert all(row["ratio"] >= row["claim"] == 0.8 for row in rows)

@@ -1,5 +1,6 @@
 """What breaks in a real run: workers, servers, disks; and what the run makes of it."""
 
+import contextlib
 import dataclasses
 import os
 import resource
@@ -41,9 +42,11 @@ class Breaker:
             os.kill(status.server_pid, signal.SIGKILL)
         elif self._next is not None and time.monotonic() > self._next and status.version:
             alive = [pid for pid in status.pids if pid]
-            if alive:
-                os.kill(self._rng.choice(alive), signal.SIGKILL)
-                self.workers_killed += 1
+            # The status is a moment old: a server's end may have taken its workers along.
+            with contextlib.suppress(ProcessLookupError):
+                if alive:
+                    os.kill(self._rng.choice(alive), signal.SIGKILL)
+                    self.workers_killed += 1
             self._next = time.monotonic() + self._every * self._rng.uniform(0.5, 1.5)
 
 
@@ -143,17 +146,18 @@ def test_a_full_disk_or_a_stuck_server_is_an_error(kind, ray, tmp_path, x64):
 
 @pytest.mark.slow
 def test_soak(ray, tmp_path, x64):
-    breaker = Breaker(tmp_path, server_at=[500, 1300], every=4.0)
+    num_commits = int(os.environ.get("ASYNC_OPTAX_SOAK_COMMITS", "600"))
+    breaker = Breaker(tmp_path, server_at=[num_commits // 4, num_commits * 2 // 3], every=4.0)
     result = run(
         tmp_path,
         ASYNCHRONOUS,
         num_workers=3,
-        num_commits=2000,
+        num_commits=num_commits,
         extra_time=lambda worker, job: 0.02 + random_sleep(worker, job),
         checkpoint_every=1.0,
         progress=breaker,
     )
     assert breaker.servers_killed == 2
-    assert breaker.workers_killed >= 3
+    assert breaker.workers_killed >= num_commits // 600
     assert result.recording.num_epochs == 3
-    check(result, breaker, 2000)
+    check(result, breaker, num_commits)
