@@ -30,7 +30,8 @@ def test_the_smoke_run_ends_and_is_not_run_again(tmp_path, capsys):
     assert summary["tasks"]["digits"]["staleness"]["synchronous"]["largest"] == 0
     run.main(["--preset", "smoke", "--output", str(tmp_path)])
     again = json.loads((tmp_path / "smoke.json").read_text())
-    assert again["processor_seconds_of_this_call"] <= 3
+    seconds = "processor_seconds_of_this_call"
+    assert again[seconds] < summary[seconds]  # what was stored is not run again
     del again["processor_seconds_of_this_call"], summary["processor_seconds_of_this_call"]
     assert again == summary
     draw(["--results", str(tmp_path)])
