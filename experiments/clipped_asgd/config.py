@@ -130,9 +130,9 @@ _CIFAR = dataclasses.replace(
     data_arguments={"num_train": 20_000, "num_test": 1_000},
     model_arguments={"channels": (16, 32), "hidden": 64},
     batch_size=32,
-    target=0.5,
-    horizons={4: 250.0, 8: 250.0},
-    num_evaluations=50,
+    target=0.4,
+    horizons={4: 500.0, 8: 500.0},
+    num_evaluations=100,
     learning_rates=_powers(-6, 0),
 )
 _CIFAR_ON_GPU = dataclasses.replace(
@@ -168,7 +168,14 @@ PRESETS: Mapping[str, Preset] = {
     "cpu-real": Preset(
         {
             IMAGES: _CIFAR,
-            TEXT: dataclasses.replace(_GRAMMAR, data="shakespeare", data_arguments={}, target=7.0),
+            TEXT: dataclasses.replace(
+                _GRAMMAR,
+                data="shakespeare",
+                data_arguments={},
+                target=8.0,
+                horizons={4: 400.0, 8: 400.0},
+                num_evaluations=100,
+            ),
         }
     ),
     "gpu": Preset(
