@@ -38,6 +38,19 @@ RUNS += [("clipped_sgd", protocol) for protocol in PROTOCOLS]
 RUNS += [("kept_adam", protocol) for protocol in ("uniform", "buffered_no_wait")]
 RUNS = sorted(set(RUNS))
 
+# What two processes run: each way in which gradients are computed, gathered and kept. The rest
+# differ in what is done with a gradient that is there, which each process does by itself.
+OF_TWO_PROCESSES = [
+    run
+    for run in RUNS
+    if run[0] in {*KEEPING_STATE, "exact"}
+    or run[0].startswith(("async_heavy_tailed", "dana_gap_aware"))
+    or (
+        run[0] == "clipped_sgd"
+        and run[1] in {"synchronous", "uniform", "ringmaster_stop", "switching"}
+    )
+]
+
 
 def execute(optimizer, protocol, **options):
     """One run, in double precision."""

@@ -12,12 +12,12 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
     jax.distributed.initialize(address, int(num_processes), int(index))
     # Only now: importing the runs makes arrays, which starts the devices.
     from tests.engine import long_run
-    from tests.engine.invariance import RUNS, execute, sweep_norms
+    from tests.engine.invariance import OF_TWO_PROCESSES, execute, sweep_norms
 
     mesh = jax.make_mesh((jax.device_count(),), ("lanes",))
     assert len({device.process_index for device in mesh.devices.flat}) == int(num_processes)
     results = {}
-    for optimizer, protocol in RUNS:
+    for optimizer, protocol in OF_TWO_PROCESSES:
         result = execute(optimizer, protocol, lanes=4, mesh=mesh)
         tables = dict(result.arrivals), dict(result.evaluations)
         results[optimizer, protocol] = np.asarray(result.params), *tables
@@ -25,7 +25,7 @@ def main(address: str, num_processes: str, index: str, path: str) -> None:
     streamed = long_run.execute(lanes=2, mesh=mesh)
     results["streamed"] = (np.asarray(streamed.params),)
     try:
-        execute(*RUNS[0], lanes=4 + 2 * int(index), mesh=mesh)
+        execute(*OF_TWO_PROCESSES[0], lanes=4 + 2 * int(index), mesh=mesh)
     except ValueError as error:
         results["refused"] = (str(error),)
     with open(path, "wb") as file:

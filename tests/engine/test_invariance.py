@@ -15,7 +15,7 @@ import async_optax as ao
 from async_optax.engine import execution
 from async_optax.sweeps import batches
 from tests.engine import long_run
-from tests.engine.invariance import OPTIMIZERS, RUNS, execute, sweep_norms
+from tests.engine.invariance import OF_TWO_PROCESSES, OPTIMIZERS, RUNS, execute, sweep_norms
 from tests.engine.protocols import PROTOCOLS
 from tests.oracles.table import CASES
 
@@ -67,6 +67,7 @@ def test_every_method_and_protocol_is_here():
     assert methods == set(ao.optimizers.names())
     assert set(OPTIMIZERS) - set(CASES) <= {name for name, _ in RUNS}
     assert {protocol for _, protocol in RUNS} == set(PROTOCOLS)
+    assert len({optimizer for optimizer, _ in OF_TWO_PROCESSES}) == 6
 
 
 @pytest.mark.slow
@@ -87,9 +88,10 @@ def test_execution_changes_nothing(optimizer, protocol, two_processes, tmp_path,
         result = execute(optimizer, protocol, **options)
         return result.params, result.arrivals, result.evaluations
 
-    # Four lanes on two devices of two processes; and by turns three lanes on one device, or eight
-    # devices: each is a program to compile.
-    agrees(two_processes[optimizer, protocol])
+    # Four lanes on two devices of two processes, for some; and by turns three lanes on one device,
+    # or eight devices: each is a program to compile.
+    if (optimizer, protocol) in OF_TWO_PROCESSES:
+        agrees(two_processes[optimizer, protocol])
     if RUNS.index((optimizer, protocol)) % 2:
         mesh = jax.make_mesh((8,), ("lanes",), devices=jax.devices()[:8])
         agrees(run(lanes=8, mesh=mesh))
