@@ -1,5 +1,7 @@
 """The experiment on clipping and slow workers: its parts, its verdict, its page and a smoke run."""
 
+import doctest
+import importlib
 import json
 
 import jax
@@ -9,6 +11,7 @@ import pytest
 from experiments.clipped_asgd import config, measure, run, tables
 from experiments.datasets import Images, grammar_text
 from experiments.ledger import Ledger
+from experiments.runner import described
 
 
 def test_a_ledger_goes_on_after_a_kill(tmp_path):
@@ -26,6 +29,13 @@ def test_a_ledger_goes_on_after_a_kill(tmp_path):
     path.write_text("{}\n" + path.read_text())
     with pytest.raises(ValueError, match=r"runs.jsonl, line 1, is no entry of a ledger"):
         Ledger(path)
+
+
+@pytest.mark.parametrize("name", ["ledger", "markdown", "runner"])
+def test_examples_of_what_experiments_share(name):
+    outcome = doctest.testmod(importlib.import_module(f"experiments.{name}"))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0
 
 
 @pytest.mark.parametrize("slowdown", [4, 8])
@@ -97,7 +107,7 @@ def test_the_page_shows_what_was_measured():
     shown = {*tables.claim_lines(SUMMARY), *tables.result_lines(SUMMARY)}
     assert len(shown) == 4 + 18 + 24
     assert shown <= {*lines}
-    assert SUMMARY["preset"] == run.described(config.PRESETS["cpu"])
+    assert SUMMARY["preset"] == described(config.PRESETS["cpu"])
 
 
 def test_clipping_is_sooner_on_text_and_than_vanilla_on_images():

@@ -1,5 +1,6 @@
 """The experiment on momentum over numbers of workers: its methods, its verdict and a smoke run."""
 
+import itertools
 import json
 
 import jax
@@ -8,8 +9,9 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.dana_gap_aware import config, run, tables
+from experiments.dana_gap_aware import config, figures, run, tables
 from experiments.datasets import Images
+from experiments.runner import described
 
 
 def test_the_learning_rate_warms_up_and_falls_twice():
@@ -79,34 +81,165 @@ def test_the_verdict_is_by_seed_at_both_choices_of_rates():
         config.DANA: method((0.55, 0.64), (0.9, 0.9)),
     }
     summary = {
-        "preset": {"num_workers": [4], "learning_rates": [0.1, 0.2], "methods": list(methods)},
+        "preset": {
+            "num_workers": [4],
+            "learning_rates": [0.1, 0.2],
+            "more_rates": {},
+            "methods": list(methods),
+        },
         "alone": method((0.9, 0.9), (0.8, 0.8)),
         "settings": {config.SAME: {"4": methods}},
     }
-    judged = {(c["rates"], c["first"]): c for c in tables.claims(summary)}
-    assert len(judged) == 4
-    multi = judged[tables.ALONE, config.MULTI]
+    judged = {(c["rates"], c["first"], c["second"]): c for c in tables.claims(summary)}
+    assert len(judged) == 6
+    multi = judged[tables.ALONE, config.MULTI, config.NAG]
     np.testing.assert_allclose(multi["gain"], [0.1, 0.05])
     assert multi["verdict"] == "better"
-    assert judged[tables.ALONE, config.DANA]["verdict"] == "worse"
-    assert judged[tables.OWN, config.MULTI]["verdict"] == "no"
+    assert judged[tables.ALONE, config.DANA, config.MULTI]["verdict"] == "worse"
+    assert judged[tables.OWN, config.MULTI, config.NAG]["verdict"] == "no"
     shown = tables.tables(summary)
     assert "| its own best rate | same machines | DANA | 90.0 ± 0.0 (0.2*) |" in shown
+
+
+STORED = {name: tables.stored(name) for name in tables.STORED}
+SUMMARY = STORED["cpu"]
+NUMBERS = SUMMARY["preset"]["num_workers"]
+VERDICTS = {
+    (c["rates"], c["machines"], c["first"], c["second"], c["num_workers"]): c["verdict"]
+    for c in tables.claims(SUMMARY)
+}
+
+
+def verdicts(rates, machines, first, second):
+    """Over the numbers of workers."""
+    return [VERDICTS[rates, machines, first, second, number] for number in NUMBERS]
+
+
+def test_the_page_shows_what_was_measured():
+    page = (tables.RESULTS.parent / "README.md").read_text().splitlines()
+    shown = [line for s in STORED.values() for line in tables.tables(s).splitlines() if line]
+    assert [line for line in page if line.startswith("|")] == shown
+    for name, summary in STORED.items():
+        assert summary["preset"] == described(config.PRESETS[name])
+    assert not any("*)" in line for line in shown)  # no best rate at an edge
+
+
+def test_gap_aware_steps_need_no_tuning_for_many_workers():
+    alone = np.mean(SUMMARY["alone"]["accuracy"], axis=1).max()
+    assert alone == pytest.approx(0.983, abs=0.001)
+    for group in tables.groups(SUMMARY):
+        if group.rates == tables.ALONE:
+            means = {name: values.mean() for name, values in group.accuracy.items()}
+            assert 0.12 < means[config.GAP] - means[config.NAG] < 0.91
+            assert 0.12 < means[config.DANA_GAP] - means[config.NAG] < 0.91
+            assert group.num_workers < 16 or means[config.NAG] < 0.1
+            if group.num_workers <= 16:
+                assert alone - means[config.DANA_GAP] < 0.022
+        else:
+            assert 2**-7 <= group.chosen[config.DANA_GAP] <= 2**-5
+
+
+def test_what_is_confirmed_at_own_rates():
+    for machines in config.MACHINES:
+        found = verdicts(tables.OWN, machines, config.GAP, config.STALENESS)
+        assert found == ["no", "no", "better", "better", "better"]
+        found = verdicts(tables.OWN, machines, config.DANA_GAP, config.DANA)
+        assert found == ["no", "no", "better", "better", "better"]
+    same, unlike = config.MACHINES
+    found = verdicts(tables.OWN, same, config.DANA, config.MULTI)
+    assert found == ["no", "better", "better", "better", "better"]
+    found = verdicts(tables.OWN, unlike, config.DANA, config.MULTI)
+    assert found == ["no", "no", "better", "better", "better"]
+    found = verdicts(tables.OWN, same, config.DANA_GAP, config.GAP)
+    assert found == ["no", "better", "better", "better", "no"]
+    found = verdicts(tables.OWN, unlike, config.DANA_GAP, config.GAP)
+    assert found == ["no", "no", "better", "better", "no"]
+
+
+def test_what_is_not_confirmed():
+    same, unlike = config.MACHINES
+    found = verdicts(tables.OWN, same, config.MULTI, config.NAG)
+    assert found == ["no", "no", "no", "worse", "worse"]
+    found = verdicts(tables.OWN, unlike, config.MULTI, config.NAG)
+    assert found == ["no", "no", "no", "no", "worse"]
+    assert verdicts(tables.OWN, same, config.DANA_DC, config.DANA) == ["no"] * 5
+    assert verdicts(tables.OWN, unlike, config.DANA_DC, config.DANA) == ["better", *["no"] * 4]
+    found = verdicts(tables.OWN, same, config.DANA, config.NAG)
+    assert found == ["no", "better", "no", "better", "no"]
+    found = verdicts(tables.OWN, unlike, config.DANA, config.NAG)
+    assert found == ["no", "better", "better", "no", "no"]
+    lost = {
+        name: sum(
+            methods[name]["diverged"]
+            for by_number in SUMMARY["settings"].values()
+            for methods in by_number.values()
+        )
+        for name in (config.DANA, config.DANA_DC)
+    }
+    assert lost == {config.DANA: 2, config.DANA_DC: 27}
+
+
+def test_four_times_as_many_gradients_make_good_what_64_workers_lose():
+    long = STORED["cpu-long"]
+    alone = np.mean(long["alone"]["accuracy"], axis=1).max()
+    assert alone == pytest.approx(0.982, abs=0.001)
+    for group in tables.groups(long):
+        assert alone - group.accuracy[config.DANA_GAP].mean() < 0.0165
+        if group.rates == tables.ALONE:
+            assert group.accuracy[config.NAG].mean() < 0.25
+    verdicts = {
+        (c["machines"], c["first"], c["second"]): c["verdict"]
+        for c in tables.claims(long)
+        if c["rates"] == tables.OWN
+    }
+    same, unlike = config.MACHINES
+    for machines in (same, unlike):
+        assert verdicts[machines, config.DANA, config.NAG] == "no"
+        assert verdicts[machines, config.DANA_DC, config.DANA] == "no"
+        assert verdicts[machines, config.MULTI, config.NAG] != "better"
+        assert verdicts[machines, config.DANA_GAP, config.DANA] == "better"
+    assert verdicts[same, config.GAP, config.STALENESS] == "better"
+    assert verdicts[unlike, config.GAP, config.STALENESS] == "no"
+
+
+def test_unlike_machines_are_easier():
+    same, unlike = (SUMMARY["settings"][kind] for kind in config.MACHINES)
+    for number in map(str, NUMBERS[1:]):
+        for name in config.METHODS:
+            best = [np.mean(of[number][name]["accuracy"], axis=1).max() for of in (same, unlike)]
+            assert best[0] < best[1]
+
+
+def test_gaps_are_ordered_and_fall_with_the_rate():
+    for by_number in SUMMARY["settings"].values():
+        for methods in by_number.values():
+            gaps = {name: np.array(gap) for name, gap in tables.gaps(SUMMARY, methods).items()}
+            early = {name: tables.early_gap(gap) for name, gap in gaps.items()}
+            assert max(early, key=early.get) == config.NAG
+            assert early[config.DANA_GAP] < min(early[config.DANA], early[config.GAP])
+            for name, gap in gaps.items():
+                rates = (gap[6:10], gap[12:15], gap[17:])  # before, between, after the decays
+                falls = [
+                    before.mean() / after.mean() for before, after in itertools.pairwise(rates)
+                ]
+                low, high = (2.9, 14) if name in (config.GAP, config.DANA_GAP) else (6, 42)
+                assert low < min(falls) < max(falls) < high
 
 
 @pytest.mark.slow
 def test_the_smoke_run_ends(tmp_path, capsys):
     arguments = ["--preset", "smoke", "--output", str(tmp_path)]
-    run.main([*arguments, "--ledger", str(tmp_path / "runs.jsonl")])
+    run.EXPERIMENT.main([*arguments, "--ledger", str(tmp_path / "runs.jsonl")])
     summary = json.loads((tmp_path / "smoke.json").read_text())
     (found,) = summary["settings"][config.UNLIKE].values()
     assert np.array(found[config.NAG]["accuracy"]).shape == (2, 2)
     assert np.array(found[config.DANA_GAP]["gap"]).shape == (2, 20)
     assert found[config.NAG]["staleness"] == pytest.approx(3, abs=0.5)
     assert "| its own best rate | unlike machines | DANA-gap-aware |" in capsys.readouterr().out
-    for kind in ("workers", "gap", "rates"):
-        assert (tmp_path / f"smoke-{kind}.png").stat().st_size > 10_000
-        assert (tmp_path / f"smoke-{kind}.pdf").stat().st_size > 2_000
+    figures.draw(tmp_path, SUMMARY)
+    for name in ("cpu-workers", "smoke-gap", "smoke-rates"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+        assert (tmp_path / f"{name}.pdf").stat().st_size > 2_000
     with pytest.raises(SystemExit):
-        run.main(["--preset", "smoke"])
+        run.EXPERIMENT.main(["--preset", "smoke"])
     assert "needs an --output of its own" in capsys.readouterr().err

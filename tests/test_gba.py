@@ -1,7 +1,6 @@
 """The experiment on global batches: its parts, its page against its results, and its claim."""
 
 import json
-import os
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +12,8 @@ import async_optax as ao
 from async_optax.problems import Clicks
 from experiments.gba import config, measure, run, schedule, tables
 from experiments.gba.log_order import GradientOfTheDay, Served, read_in_order
-from experiments.gba.movielens import movielens, open_movielens, read_ratings
+from experiments.gba.movielens import movielens, read_ratings
+from tests.experiments_datasets.stub import stub
 
 SMOKE = config.CLICK_LOGS["smoke"]
 MODES = {mode.name: mode for mode in config.MODES}
@@ -135,17 +135,14 @@ def test_movielens_is_a_log_in_its_order():
         movielens(ratings(400), batch_size=4, num_days=39)
 
 
-def test_movielens_says_what_it_needs(monkeypatch):
-    monkeypatch.delenv("ASYNC_OPTAX_DATA", raising=False)
-    with pytest.raises(ValueError, match="ASYNC_OPTAX_DATA is not set"):
-        open_movielens()
-
-
-@pytest.mark.skipif("ASYNC_OPTAX_DATA" not in os.environ, reason="ASYNC_OPTAX_DATA is not set")
-@pytest.mark.filterwarnings("ignore")  # those of other packages
-def test_the_real_movielens():
-    pytest.importorskip("tensorflow_datasets", reason="needs async_optax[datasets]")
-    problem = movielens(open_movielens(), batch_size=32, num_days=8)
+def test_movielens_is_prepared_or_a_line_says_how(monkeypatch, tmp_path):
+    stub(monkeypatch, {("movielens/100k-ratings", "train"): ratings(400)})
+    monkeypatch.setenv("ASYNC_OPTAX_DATA", str(tmp_path))
+    arguments = ["--preset", "smoke", "--data", "movielens", "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit, match="^movielens/100k-ratings is not prepared in .*tfds: "):
+        run.main(arguments)
+    (tmp_path / "tfds/movielens/100k-ratings").mkdir(parents=True)
+    problem = config.MOVIELENS["smoke"].problem()
     assert sorted(problem.init(jax.random.key(0))["tables"]) == ["item", "user"]
 
 

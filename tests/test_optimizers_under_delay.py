@@ -13,6 +13,7 @@ from experiments.datasets import grammar_text
 from experiments.ledger import Ledger
 from experiments.optimizers_under_delay import config, measure, run, tables
 from experiments.optimizers_under_delay.config import Delay
+from experiments.runner import described
 
 SMALL = config.PRESETS["smoke"]
 
@@ -148,7 +149,7 @@ def test_the_page_shows_what_was_measured():
     page = (tables.RESULTS.parent / "README.md").read_text().splitlines()
     shown = [line for line in tables.tables(SUMMARY).splitlines() if line]
     assert [line for line in page if line.startswith("|")] == shown
-    assert SUMMARY["preset"] == run.described(config.PRESETS["cpu"])
+    assert SUMMARY["preset"] == described(config.PRESETS["cpu"])
     assert not any(found["at_edge"] for found in SUMMARY["rows"])
 
 
@@ -185,7 +186,7 @@ def test_what_helps_and_what_does_not():
 def test_the_smoke_run_ends(tmp_path, capsys):
     arguments = ["--preset", "smoke", "--output", str(tmp_path)]
     ledger = tmp_path / "runs.jsonl"
-    run.main([*arguments, "--ledger", str(ledger)])
+    run.EXPERIMENT.main([*arguments, "--ledger", str(ledger)])
     summary = json.loads((tmp_path / "smoke.json").read_text())
     assert len(summary["rows"]) == 3
     assert summary["runs"] == len(Ledger(ledger))

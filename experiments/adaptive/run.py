@@ -4,7 +4,6 @@ From the root of the repository: ``python -m experiments.adaptive.run`` (``--hel
 """
 
 import argparse
-import importlib.metadata
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from experiments.adaptive.config import Study, full_studies, quick_studies
 from experiments.adaptive.measure import fitted_curvatures, num_runs, run_study
 from experiments.adaptive.plots import plot_carried, plot_rates, plot_strengths
 from experiments.adaptive.tables import RESULTS, tables
+from experiments.runner import versions
 
 
 def summarise(studies: Sequence[Study], seeds: Sequence[int], threads: int) -> dict[str, Any]:
@@ -34,10 +34,7 @@ def summarise(studies: Sequence[Study], seeds: Sequence[int], threads: int) -> d
     return {
         "seeds": list(seeds),
         "seconds": round(time.perf_counter() - started),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("async_optax", "jax", "optax", "numpy")
-        },
+        "versions": versions(),
         "studies": measured,
         "strengths": strengths,
     }

@@ -4,7 +4,6 @@ From the root of the repository: ``python -m experiments.advice.run --preset cpu
 """
 
 import argparse
-import importlib.metadata
 import json
 import sys
 import time
@@ -19,6 +18,7 @@ from experiments.advice.config import PRESETS
 from experiments.advice.measure import described, measure, num_parts
 from experiments.advice.plots import plot_grids
 from experiments.advice.tables import RESULTS, tables
+from experiments.runner import versions
 
 
 def summarise(preset: str, threads: int) -> dict[str, Any]:
@@ -33,10 +33,7 @@ def summarise(preset: str, threads: int) -> dict[str, Any]:
         "setting": described(setting),
         "seconds": round(time.perf_counter() - started),
         "processor_seconds": round(time.process_time() - computed),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("async_optax", "jax", "optax", "numpy", "scipy")
-        },
+        "versions": versions("scipy"),
         "rows": rows,
     }
 

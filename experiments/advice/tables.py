@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from experiments.advice.config import ADVISED, AS_GOOD, TOLERATED
+from experiments.markdown import table_head, table_row
 
 RESULTS = Path(__file__).parent / "results"
 _HEADINGS = ("problem", "runtimes", "protocol", "best", "loss", "as good", "factors")
@@ -70,7 +71,7 @@ def line(row: Mapping[str, Any]) -> str:
     cells += [", ".join(f"{factor:.2f}" for factor in factors(row))]
     cells += [f"{hits.sum()} of {len(hits)}"]
     cells += [", ".join(f"{_mean(each) / loss:.3g}" for each in row["advised_losses"].values())]
-    return f"| {' | '.join([*cells, ' or '.join(bound)])} |"
+    return table_row([*cells, " or ".join(bound)])
 
 
 def measured_line(row: Mapping[str, Any]) -> str:
@@ -84,7 +85,7 @@ def measured_line(row: Mapping[str, Any]) -> str:
     verdicts = ", ".join(sorted({one["verdict"] for one in advised}))
     cells = [row["problem"], each("curvature_start"), each("curvature"), verdicts]
     cells += [f"{row['method']}({arguments})", each("num_gradients")]
-    return f"| {' | '.join(cells)} |"
+    return table_row(cells)
 
 
 def count_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -101,7 +102,7 @@ def count_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             chosen = [ADVISED[name](factors(row)) for row in own]
             cells.append(", ".join(f"{factor:.2f}" for factor in chosen))
             cells.append(f"{sum(map(_close, chosen))} of {len(own)}")
-        found.append(f"| {' | '.join(cells)} |")
+        found.append(table_row(cells))
     return found
 
 
@@ -113,15 +114,11 @@ def tables(summary: Mapping[str, Any]) -> str:
     measured = {row["problem"]: measured_line(row) for row in reversed(rows)}
     problems = list(dict.fromkeys(row["problem"] for row in rows))
     parts = [
-        _table(_HEADINGS, [line(row) for row in rows]),
-        _table(_COUNTS, count_lines(rows)),
-        _table(headings, [measured[name] for name in problems]),
+        [*table_head(_HEADINGS), *map(line, rows)],
+        [*table_head(_COUNTS), *count_lines(rows)],
+        [*table_head(headings), *(measured[name] for name in problems)],
     ]
-    return "\n\n".join(parts)
-
-
-def _table(headings: Sequence[str], lines: Sequence[str]) -> str:
-    return "\n".join([f"| {' | '.join(headings)} |", "| --- " * len(headings) + "|", *lines])
+    return "\n\n".join("\n".join(part) for part in parts)
 
 
 if __name__ == "__main__":

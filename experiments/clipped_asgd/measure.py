@@ -83,26 +83,26 @@ def _timeline(name: str, horizon: float, method: str, slowdown: int, seed: int) 
     return config.make_timeline(name, horizon, method, slowdown, seed)
 
 
-def measure(preset: Preset, tasks: Sequence[str], ledger: Ledger, done: Done) -> dict[str, Any]:
+def measure(preset: Preset, ledger: Ledger, done: Done, tasks: Sequence[str]) -> dict[str, Any]:
     """Runs tasks of a preset.
 
     Args:
       preset: how much is computed.
-      tasks: names of the preset's tasks.
       ledger: where runs are stored as they end.
       done: told what has been measured.
+      tasks: names of the preset's tasks.
 
     Returns:
-      For each task and slowdown, by their name, what :func:`measure_bench` returns.
+      ``settings``: for each task and slowdown, by their name, what :func:`measure_bench` returns.
     """
-    measured = {}
+    settings = {}
     for name in tasks:
         task = preset.tasks[name]
         problem = config.make_problem(name, task, config.load(task))
         for slowdown in preset.slowdowns:
             bench = Bench(name, task, slowdown, problem, preset.lanes, ledger)
-            measured[f"{name}, D = {slowdown}"] = measure_bench(preset, bench, done)
-    return measured
+            settings[f"{name}, D = {slowdown}"] = measure_bench(preset, bench, done)
+    return {"settings": settings}
 
 
 def measure_bench(preset: Preset, bench: Bench, done: Done) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import numpy as np
 
 from async_optax.report import format_rate
 from experiments.clipped_asgd.config import CLIPPED, METHODS, PUBLISHED, RINGMASTER
+from experiments.markdown import table_head, table_row
 
 RESULTS = Path(__file__).parent / "results"
 STORED = ("cpu", "cpu-real")
 NEAR = 1.5  # times the best time of all methods: what counts as a good learning rate
 
 _HEADS = ("task", "clipped over", "published", "chosen on 3 seeds", "fresh seeds", "by seed")
+_HEADS += ("sooner",)
 _RESULTS = ("task", "method", "rate", "threshold", "time", "fresh seeds", "good rates", "lost")
 
 
@@ -66,14 +68,14 @@ def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def claim_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per setting and other method: speed-ups beside the published ones."""
-    lines = [_markdown([*_HEADS, "sooner"]), _markdown(["---"] * (len(_HEADS) + 1))]
+    lines = table_head(_HEADS)
     for row in claims(summary):
         low, high = min(row["by_seed"]), max(row["by_seed"])
         sooner = "yes" if row["holds"] else "never" if high < 1 else "not on all seeds"
         cells = [row["setting"], row["over"]]
         cells.append("-" if row["published"] is None else f"{row['published']:.1f}")
         cells += [f"{row['chosen']:.2f}", f"{'> ' * row['bounded']}{row['fresh']:.2f}"]
-        lines.append(_markdown([*cells, f"{low:.2f} to {high:.2f}", sooner]))
+        lines.append(table_row([*cells, f"{low:.2f} to {high:.2f}", sooner]))
     return lines
 
 
@@ -94,14 +96,14 @@ def good_rates(found: Mapping[str, Any], name: str) -> int:
 
 def result_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per setting and method at its best numbers."""
-    lines = [_markdown(_RESULTS), _markdown(["---"] * len(_RESULTS))]
+    lines = table_head(_RESULTS)
     for setting, found in summary["settings"].items():
         task = summary["preset"]["tasks"][found["task"]]
         rates, thresholds = task["learning_rates"], task["thresholds"]
         for name, method in found["methods"].items():
             best, lost = method["best"], sum(p["diverged"] for p in method["points"])
             if best is None:
-                lines.append(_markdown([setting, name, "-", "-", "never", "-", "0", str(lost)]))
+                lines.append(table_row([setting, name, "-", "-", "never", "-", "0", str(lost)]))
                 continue
             edge = "*" if best["learning_rate"] in (rates[0], rates[-1]) else ""
             cells = [setting, name, f"{format_rate(best['learning_rate'])}{edge}"]
@@ -114,7 +116,7 @@ def result_lines(summary: Mapping[str, Any]) -> list[str]:
             cells.append(f"{mean_time(best['times'], found['horizon']):.0f}")
             fresh = ["never" if time is None else f"{time:.0f}" for time in method["fresh_times"]]
             cells += [", ".join(fresh), str(good_rates(found, name)), str(lost)]
-            lines.append(_markdown(cells))
+            lines.append(table_row(cells))
     return lines
 
 
@@ -126,10 +128,6 @@ def tables(summary: Mapping[str, Any]) -> str:
 def stored(name: str) -> dict[str, Any]:
     """Returns stored results of a preset."""
     return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

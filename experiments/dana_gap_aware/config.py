@@ -61,6 +61,7 @@ class Preset:
       num_workers: numbers of workers.
       machines: names of ``MACHINES``.
       learning_rates: tried.
+      more_rates: tried as well, by methods whose best rate would be at an edge.
       methods: names of ``METHODS``.
       seeds: of initialisation, batches and times.
       num_evaluations: evenly spaced.
@@ -78,12 +79,18 @@ class Preset:
     num_workers: Sequence[int] = (4, 8, 16, 32, 64)
     machines: Sequence[str] = (SAME, UNLIKE)
     learning_rates: Sequence[float] = tuple(2.0**k for k in range(-12, -3))
+    more_rates: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
     methods: Sequence[str] = tuple(METHODS)
     seeds: Sequence[int] = (0, 1, 2)
     num_evaluations: int = 20
     lanes: int | str = 1
 
+    def rates(self, method: str) -> tuple[float, ...]:
+        """Returns all learning rates that a method tries, in their order."""
+        return tuple(sorted((*self.learning_rates, *self.more_rates.get(method, ()))))
 
+
+_LOWER, _HIGHER = (2.0**-14, 2.0**-13), (2.0**-3, 2.0**-2)
 PRESETS: Mapping[str, Preset] = {
     "smoke": Preset(
         model_arguments={"channels": (4,), "hidden": 8},
@@ -96,7 +103,13 @@ PRESETS: Mapping[str, Preset] = {
         seeds=(0, 1),
         num_evaluations=2,
     ),
-    "cpu": Preset(),
+    "cpu": Preset(more_rates={NAG: _LOWER}),
+    # Four times as long: is what many workers lose lost because runs are short?
+    "cpu-long": Preset(
+        num_gradients=6000,
+        num_workers=(64,),
+        more_rates={NAG: _LOWER, GAP: _HIGHER, DANA_GAP: _HIGHER, STALENESS: _HIGHER},
+    ),
     "gpu": Preset(
         data="cifar10",
         model="resnet",

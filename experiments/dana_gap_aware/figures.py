@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from experiments.dana_gap_aware.config import METHODS, NAG
+from experiments.dana_gap_aware.config import METHODS
 from experiments.dana_gap_aware.tables import (
     ALONE,
     OWN,
     RESULTS,
     STORED,
     best_rate,
+    gaps,
     groups,
+    rates_of,
     stored,
 )
 from experiments.figures import label_panels, legend_below, panels, save, series, style
@@ -31,7 +33,8 @@ def draw(folder: Path, summary: Mapping[str, Any]) -> None:
     """
     name = summary["name"]
     with style():
-        save(_workers(summary), folder, f"{name}-workers")
+        if len(summary["preset"]["num_workers"]) > 1:
+            save(_workers(summary), folder, f"{name}-workers")
         save(_gaps(summary), folder, f"{name}-gap")
         save(_rates(summary), folder, f"{name}-rates")
 
@@ -67,16 +70,15 @@ def _alone(summary: Mapping[str, Any]) -> float:
 
 
 def _gaps(summary: Mapping[str, Any]) -> Any:
-    """The gap along a run, all at the best rate of NAG-ASGD; what diverged is left out."""
+    """The gap along a run, at the best common rate of NAG-ASGD; what diverged is left out."""
     machines, numbers = list(summary["settings"]), summary["preset"]["num_workers"]
     some = numbers if len(numbers) < 3 else (numbers[1], numbers[-2])
-    figure, axes = panels(len(some) * len(machines), len(some), sharey=True)
+    columns = len(some) if len(some) > 1 else len(machines)
+    figure, axes = panels(len(some) * len(machines), columns, sharey=True)
     places = [(kind, number) for kind in machines for number in some]
     for panel, (kind, number) in zip(axes, places, strict=True):
-        methods = summary["settings"][kind][str(number)]
-        rate = best_rate(methods[NAG])
-        for method, found in methods.items():
-            gap = found["gap"][rate]
+        found = gaps(summary, summary["settings"][kind][str(number)])
+        for method, gap in found.items():
             if gap is not None:
                 middles = (np.arange(len(gap)) + 0.5) / len(gap)
                 middles = middles * summary["preset"]["num_gradients"]
@@ -96,8 +98,7 @@ def _rates(summary: Mapping[str, Any]) -> Any:
     for panel, kind in zip(axes, machines, strict=True):
         for method, found in summary["settings"][kind][str(number)].items():
             accuracy = np.mean(found["accuracy"], axis=1)
-            rates = summary["preset"]["learning_rates"]
-            panel.plot(rates, accuracy, label=method, **_SERIES[method])
+            panel.plot(rates_of(summary, method), accuracy, label=method, **_SERIES[method])
         panel.set_xscale("log", base=2)
         panel.set(title=f"{kind}, {number} workers", xlabel="learning rate")
         panel.set_ylabel("final accuracy")

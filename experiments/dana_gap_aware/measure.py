@@ -30,7 +30,7 @@ def measure(preset: Preset, ledger: Ledger, done: Done) -> dict[str, Any]:
       ``alone``: one worker with Nesterov momentum, and ``settings``: for each kind of machines,
       number of workers and method, ``accuracy[num_rates, num_seeds]`` (0 for a run that diverged),
       ``diverged`` runs, mean ``staleness``, and ``gap[num_rates][num_bins]`` along the run, the
-      mean over seeds (``None`` for rates at which a run diverged).
+      mean over seeds (``None`` for rates at which a run diverged); rates are :meth:`Preset.rates`.
     """
     problem = config.make_problem(preset, config.load(preset))
     alone = _measured(preset, problem, ledger, SAME, NAG, 1)
@@ -59,7 +59,7 @@ def _measured(
     num_workers: int,
 ) -> dict[str, Any]:
     decides = dataclasses.asdict(preset)
-    for grid in ("num_workers", "machines", "learning_rates", "methods", "seeds"):
+    for grid in ("num_workers", "machines", "learning_rates", "more_rates", "methods", "seeds"):
         decides.pop(grid)
     runs = [
         [
@@ -76,7 +76,7 @@ def _measured(
             )
             for seed in preset.seeds
         ]
-        for rate in preset.learning_rates
+        for rate in preset.rates(method)
     ]
     gaps = [
         None

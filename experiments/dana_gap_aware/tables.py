@@ -18,15 +18,17 @@ from experiments.dana_gap_aware.config import (
     NAG,
     STALENESS,
 )
+from experiments.markdown import spread, table_head, table_row
 
 RESULTS = Path(__file__).parent / "results"
-STORED = ("cpu",)
+STORED = ("cpu", "cpu-long")
 TOLERATED = 0.005  # of accuracy: what counts as no difference
 OWN, ALONE = "its own best rate", "one worker's best rate"
 # What the papers claim of the first over the second.
 PAIRS = (
     (MULTI, NAG),
     (DANA, MULTI),
+    (DANA, NAG),
     (DANA_DC, DANA),
     (GAP, NAG),
     (GAP, STALENESS),
@@ -36,9 +38,28 @@ PAIRS = (
 )
 
 
+def rates_of(summary: Mapping[str, Any], method: str) -> list[float]:
+    """Returns the learning rates that a method tries, in their order."""
+    preset = summary["preset"]
+    return sorted([*preset["learning_rates"], *preset["more_rates"].get(method, [])])
+
+
 def best_rate(found: Mapping[str, Any]) -> int:
     """Returns the index of the learning rate with the best mean accuracy."""
     return int(np.argmax(np.mean(found["accuracy"], axis=1)))
+
+
+def gaps(summary: Mapping[str, Any], methods: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the gaps along a run by method, ``None`` for one that diverged.
+
+    All have one rate: of those that all try, the one that is best for NAG-ASGD.
+    """
+    tried = rates_of(summary, NAG)
+    accuracy = dict(zip(tried, np.mean(methods[NAG]["accuracy"], axis=1), strict=True))
+    rate = max(summary["preset"]["learning_rates"], key=accuracy.__getitem__)
+    return {
+        name: found["gap"][rates_of(summary, name).index(rate)] for name, found in methods.items()
+    }
 
 
 class Group(NamedTuple):
@@ -49,30 +70,27 @@ class Group(NamedTuple):
       num_workers: their number.
       rates: ``OWN`` or ``ALONE``.
       accuracy: by method, ``[num_seeds]``.
-      chosen: by method, index of the learning rate.
+      chosen: by method, the learning rate.
     """
 
     machines: str
     num_workers: int
     rates: str
     accuracy: Mapping[str, np.ndarray]
-    chosen: Mapping[str, int]
+    chosen: Mapping[str, float]
 
 
 def groups(summary: Mapping[str, Any]) -> Iterator[Group]:
     """Yields what the tables are made of."""
-    alone = best_rate(summary["alone"])
+    alone = rates_of(summary, NAG)[best_rate(summary["alone"])]
     for rates in (ALONE, OWN):
         for machines, by_number in summary["settings"].items():
             for number, methods in by_number.items():
-                chosen = {
-                    name: alone if rates == ALONE else best_rate(found)
-                    for name, found in methods.items()
-                }
-                accuracy = {
-                    name: np.array(found["accuracy"])[chosen[name]]
-                    for name, found in methods.items()
-                }
+                chosen, accuracy = {}, {}
+                for name, found in methods.items():
+                    tried = rates_of(summary, name)
+                    place = tried.index(alone) if rates == ALONE else best_rate(found)
+                    chosen[name], accuracy[name] = tried[place], np.array(found["accuracy"][place])
                 yield Group(machines, int(number), rates, accuracy, chosen)
 
 
@@ -112,8 +130,7 @@ def accuracy_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per choice of rates, kind of machines and method: accuracy over workers."""
     numbers = [str(number) for number in summary["preset"]["num_workers"]]
     heads = ["rate", "machines", "method", *numbers]
-    lines = [_markdown(heads), _markdown(["---"] * len(heads))]
-    rates = summary["preset"]["learning_rates"]
+    lines = table_head(heads)
     found = list(groups(summary))
     for kind in (ALONE, OWN):
         for machines in summary["settings"]:
@@ -122,10 +139,11 @@ def accuracy_lines(summary: Mapping[str, Any]) -> list[str]:
                 cells = []
                 for group in row:
                     values, chosen = group.accuracy[method], group.chosen[method]
-                    edge = "*" if kind == OWN and chosen in (0, len(rates) - 1) else ""
-                    rate = f" ({format_rate(rates[chosen])}{edge})" if kind == OWN else ""
-                    cells.append(f"{100 * values.mean():.1f} ± {_deviation(values):.1f}{rate}")
-                lines.append(_markdown([kind, machines, method, *cells]))
+                    tried = rates_of(summary, method)
+                    edge = "*" if chosen in (tried[0], tried[-1]) else ""
+                    rate = f" ({format_rate(chosen)}{edge})" if kind == OWN else ""
+                    cells.append(f"{spread(100 * values, 1)}{rate}")
+                lines.append(table_row([kind, machines, method, *cells]))
     return lines
 
 
@@ -133,32 +151,30 @@ def claim_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per pair and choice of rates and machines: differences in points."""
     numbers = [str(number) for number in summary["preset"]["num_workers"]]
     heads = ["rate", "machines", "pair", *numbers]
-    lines = [_markdown(heads), _markdown(["---"] * len(heads))]
+    lines = table_head(heads)
     marks = {"better": " +", "worse": " -", "no": ""}
     rows: dict[tuple[str, ...], list[str]] = {}
     for row in claims(summary):
         name = (row["rates"], row["machines"], f"{row['first']} over {row['second']}")
         gain = np.array(row["gain"])
-        cell = f"{100 * gain.mean():+.1f} ± {_deviation(gain):.1f}{marks[row['verdict']]}"
+        cell = f"{spread(100 * gain, 1, '+')}{marks[row['verdict']]}"
         rows.setdefault(name, []).append(cell)
-    return lines + [_markdown([*name, *cells]) for name, cells in rows.items()]
+    return lines + [table_row([*name, *cells]) for name, cells in rows.items()]
 
 
 def gap_lines(summary: Mapping[str, Any]) -> list[str]:
-    """Returns one line per kind of machines and method: mean gaps, in thousandths.
-
-    All methods have the rate that is best for NAG-ASGD, at which it does not diverge.
-    """
+    """Returns one line per kind of machines and method: mean gaps, in thousandths."""
     numbers = [str(number) for number in summary["preset"]["num_workers"]]
     heads = ["machines", "method", *numbers]
-    lines = [_markdown(heads), _markdown(["---"] * len(heads))]
+    lines = table_head(heads)
     for machines, by_number in summary["settings"].items():
+        found = [gaps(summary, by_number[number]) for number in numbers]
         for method in summary["preset"]["methods"]:
-            cells = []
-            for number in numbers:
-                gap = by_number[number][method]["gap"][best_rate(by_number[number][NAG])]
-                cells.append("diverged" if gap is None else f"{1000 * early_gap(gap):.2f}")
-            lines.append(_markdown([machines, method, *cells]))
+            cells = [
+                "diverged" if gap[method] is None else f"{1000 * early_gap(gap[method]):.2f}"
+                for gap in found
+            ]
+            lines.append(table_row([machines, method, *cells]))
     return lines
 
 
@@ -177,14 +193,6 @@ def tables(summary: Mapping[str, Any]) -> str:
 def stored(name: str) -> dict[str, Any]:
     """Returns stored results of a preset."""
     return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def _deviation(values: np.ndarray) -> float:
-    return 100 * float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

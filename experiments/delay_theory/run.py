@@ -5,7 +5,6 @@ From the root of the repository: ``python -m experiments.delay_theory.run --pres
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import sys
 import time
@@ -24,6 +23,7 @@ from experiments.delay_theory.rates import PROBLEMS, measure_rates
 from experiments.delay_theory.stragglers import measure_stragglers
 from experiments.delay_theory.tables import RESULTS, tables
 from experiments.delay_theory.workers import measure_workers
+from experiments.runner import versions
 
 PARTS = {
     "boundary": measure_boundary,
@@ -72,10 +72,7 @@ def summarise(preset: str) -> dict[str, Any]:
         "seconds": round(time.perf_counter() - started),
         "processor_seconds": round(time.process_time() - computed),
         "seconds_of_parts": seconds,
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("async_optax", "jax", "optax", "numpy")
-        },
+        "versions": versions(),
         **measured,
     }
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from experiments.markdown import table_head, table_row
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -25,7 +27,7 @@ def boundary_table(summary: Mapping[str, Any]) -> list[str]:
             f"{row['measured']:.4f}",
             f"{100 * row['error']:+.2f} %",
         ]
-    return _table(heads, [[str(staleness), *cells] for staleness, cells in rows.items()])
+    return table_head(heads) + [table_row([tau, *cells]) for tau, cells in rows.items()]
 
 
 def mean_of(measured: Sequence[float | None]) -> tuple[float, float]:
@@ -46,7 +48,7 @@ def timeline_table(summary: Mapping[str, Any]) -> list[str]:
         for name in ("replayed", "mean"):
             cells += [f"{row[name]:.3f}", f"{100 * (row[name] / measured - 1):+.0f} %"]
         rows.append(cells)
-    return _table(heads, rows)
+    return [*table_head(heads), *map(table_row, rows)]
 
 
 def best_of(row: Mapping[str, Any], kind: str) -> tuple[int, float]:
@@ -68,7 +70,7 @@ def worker_table(summary: Mapping[str, Any]) -> list[str]:
         cells = [f"{row['rate']:g}", row["times"], str(measured), f"{rate:.3f}", str(predicted)]
         cells.append(f"{100 * there / rate:.0f} %")
         rows.append([*cells, *(str(row[name]["num_workers"]) for name in ("formula", "continuum"))])
-    return _table(heads, rows)
+    return [*table_head(heads), *map(table_row, rows)]
 
 
 def floor_table(summary: Mapping[str, Any]) -> list[str]:
@@ -84,7 +86,7 @@ def floor_table(summary: Mapping[str, Any]) -> list[str]:
                 error = 100 * (part[kind][i] / measured - 1)
                 cells += [f"{part[kind][i]:.2f}", f"{error:+.0f} %"]
             rows.append(cells)
-    return _table(heads, rows)
+    return [*table_head(heads), *map(table_row, rows)]
 
 
 def straggler_table(summary: Mapping[str, Any]) -> list[str]:
@@ -97,7 +99,7 @@ def straggler_table(summary: Mapping[str, Any]) -> list[str]:
     for row in summary["stragglers"]:
         cells = rows.setdefault(row["slowdown"], [str(row["slowdown"]), str(row["max_staleness"])])
         cells += [f"{row['median']:.3f}", f"{row['worst']:.3f}"]
-    return _table(heads, list(rows.values()))
+    return [*table_head(heads), *map(table_row, rows.values())]
 
 
 def rate_table(summary: Mapping[str, Any]) -> list[str]:
@@ -113,7 +115,7 @@ def rate_table(summary: Mapping[str, Any]) -> list[str]:
         ]
         for row in summary["rates"]
     ]
-    return _table(heads, rows)
+    return [*table_head(heads), *map(table_row, rows)]
 
 
 TABLES = (
@@ -129,11 +131,6 @@ TABLES = (
 def tables(summary: Mapping[str, Any]) -> str:
     """Returns all tables in Markdown, in the order of the page."""
     return "\n\n".join("\n".join(table(summary)) for table in TABLES)
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return [f"| {' | '.join(cells)} |" for cells in lines]
 
 
 if __name__ == "__main__":

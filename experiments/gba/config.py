@@ -8,7 +8,8 @@ from async_optax.engine import Problem
 from async_optax.problems import click_logs
 from async_optax.timelines.protocols import Protocol
 from async_optax.timelines.runtimes import RuntimeModel
-from experiments.gba.movielens import movielens, open_movielens
+from experiments.datasets import open_prepared
+from experiments.gba.movielens import movielens
 
 # A quarter of the workers are slow: what a shared cluster has when it is busy.
 STRAGGLERS = runtimes.two_speed(5.0, slow_fraction=0.25, law=runtimes.gamma(cv=0.3))
@@ -137,7 +138,7 @@ CLICK_LOGS = {
 
 def _ratings(preset: Setting, variant: str, batch_size: int, arrivals_per_day: int) -> Setting:
     def problem() -> Problem:
-        source = open_movielens(f"movielens/{variant}-ratings")
+        source = open_prepared(f"movielens/{variant}-ratings", "train")
         return movielens(source, batch_size, num_days=preset.num_days)
 
     return dataclasses.replace(

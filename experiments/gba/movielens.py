@@ -1,8 +1,6 @@
 """MovieLens as a log of clicks: films rated 4 or more are clicked, in the order of time."""
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -19,41 +17,12 @@ _CLICKED = 4.0  # stars, or more
 _WINDOW = 1 / 16  # of a day: from where a batch is drawn
 
 
-def open_movielens(name: str = "movielens/100k-ratings") -> Any:
-    """Opens the ratings as TensorFlow Datasets has prepared them.
-
-    They lie in the folder ``tfds`` of the folder that the environment variable
-    ``ASYNC_OPTAX_DATA`` names; what is missing is downloaded there.
-
-    Args:
-      name: the data set and its variant.
-
-    Returns:
-      A source with random access.
-
-    Raises:
-      ImportError: if tensorflow-datasets is not installed.
-      ValueError: if ``ASYNC_OPTAX_DATA`` is not set.
-    """
-    folder = os.environ.get("ASYNC_OPTAX_DATA")
-    if not folder:
-        raise ValueError("ASYNC_OPTAX_DATA is not set: it names the folder that holds tfds/")
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError as error:
-        raise ImportError(
-            "movielens needs tensorflow-datasets: pip install 'async_optax[datasets]'"
-        ) from error
-    data_dir = Path(folder) / "tfds"
-    tfds.builder(name, data_dir=data_dir, file_format="array_record").download_and_prepare()
-    return tfds.data_source(name, split="train", data_dir=data_dir)
-
-
 def read_ratings(source: Sequence[Any]) -> dict[str, np.ndarray]:
     """Returns columns sorted by time: ``user`` and ``item`` numbered from 0, and ``clicked``.
 
     Args:
-      source: examples with ``user_id``, ``movie_id``, ``user_rating`` and ``timestamp``.
+      source: of :func:`experiments.datasets.open_prepared`: examples with ``user_id``,
+        ``movie_id``, ``user_rating`` and ``timestamp``.
     """
     rows = [source[i] for i in range(len(source))]
     order = np.argsort([int(row["timestamp"]) for row in rows], kind="stable")

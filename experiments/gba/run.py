@@ -4,7 +4,6 @@ From the root of the repository: ``python -m experiments.gba.run --preset cpu`` 
 """
 
 import argparse
-import importlib.metadata
 import json
 import sys
 import time
@@ -20,6 +19,7 @@ from experiments.gba.config import DATA, Setting
 from experiments.gba.measure import described, measure, num_runs
 from experiments.gba.plots import plot_switching, plot_time
 from experiments.gba.tables import RESULTS, tables
+from experiments.runner import versions
 
 
 def summarise(data: str, preset: str, threads: int) -> dict[str, Any]:
@@ -36,10 +36,7 @@ def summarise(data: str, preset: str, threads: int) -> dict[str, Any]:
         "setting": described(setting),
         "seconds": round(time.perf_counter() - started),
         "processor_seconds": round(time.process_time() - computed),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("async_optax", "jax", "optax", "numpy")
-        },
+        "versions": versions(),
         "ideal_auc": ideal,
         **measured,
     }
@@ -65,9 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     output = options.output or default_output(options.data, options.preset)
     try:
         require_writable(output)
-    except OSError as error:
+        summary = summarise(options.data, options.preset, options.threads)
+    except (OSError, ImportError, ValueError) as error:
         sys.exit(str(error))
-    summary = summarise(options.data, options.preset, options.threads)
     with all_or_nothing(output) as staging:
         text = json.dumps(summary, indent=1, allow_nan=False)
         (staging / "summary.json").write_text(text + "\n")

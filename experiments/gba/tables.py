@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from experiments.gba.config import ASYNCHRONOUS, GBA_SWITCHING, SYNCHRONOUS
+from experiments.markdown import spread, table_head, table_row
 
 RESULTS = Path(__file__).parent / "results"
 POINT = 0.01  # of AUC
@@ -58,15 +59,15 @@ def alone_lines(summary: Mapping[str, Any]) -> list[str]:
     shown = [(name, runs) for name, runs in modes.items() if "switching" not in name]
     shown.append((f"{ASYNCHRONOUS}, own rate", summary["retuned"]))
     shown.append((ONE_WORKER, summary["never_stale"]))
-    lines = [_markdown(_ALONE), _markdown(["---"] * len(_ALONE))]
+    lines = table_head(_ALONE)
     for name, runs in shown:
         points = points_at(summary, runs, rows)
         own = _mean(runs, "samples_per_time")
         speeds = ["-", "-"] if name == ONE_WORKER else [f"{own:.0f}", f"{own / speed:.1f}"]
-        cells = [name, f"{aucs(runs)[:, rows].mean():.4f}", _with_spread(points)]
+        cells = [name, f"{aucs(runs)[:, rows].mean():.4f}", spread(points, 2, "+")]
         cells += [f"{aucs(runs)[:, -1].mean():.4f}", *speeds]
         cells += [f"{100 * _mean(runs, 'dropped'):.1f} %"]
-        lines.append(_markdown(cells))
+        lines.append(table_row(cells))
     return lines
 
 
@@ -76,13 +77,13 @@ def switching_lines(summary: Mapping[str, Any]) -> list[str]:
     named = moments(setting)
     headings = [*_SWITCHED, *named]
     speed = _mean(modes[SYNCHRONOUS], "samples_per_time_between")
-    lines = [_markdown(headings), _markdown(["---"] * len(headings))]
+    lines = table_head(headings)
     for name, runs in modes.items():
         if "switching" not in name:
             continue
         cells = [name, f"{_mean(runs, 'samples_per_time_between') / speed:.1f}"]
-        cells += [_with_spread(points_at(summary, runs, [row])) for row in named.values()]
-        lines.append(_markdown(cells))
+        cells += [spread(points_at(summary, runs, [row]), 2, "+") for row in named.values()]
+        lines.append(table_row(cells))
     return lines
 
 
@@ -90,10 +91,9 @@ def tuning_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns the mean AUC of both pure modes at all learning rates."""
     tuning = summary["tuning"]
     rates = tuning[SYNCHRONOUS]["learning_rates"]
-    lines = [_markdown(["rate", *(f"{rate:g}" for rate in rates)])]
-    lines += [_markdown(["---"] * (len(rates) + 1))]
+    lines = table_head(["rate", *(f"{rate:g}" for rate in rates)])
     for name, found in tuning.items():
-        lines.append(_markdown([name, *(f"{np.mean(auc):.4f}" for auc in found["auc"])]))
+        lines.append(table_row([name, *(f"{np.mean(auc):.4f}" for auc in found["auc"])]))
     return lines
 
 
@@ -102,11 +102,11 @@ def row_lines(summary: Mapping[str, Any]) -> list[str]:
     setting = summary["setting"]
     rows = day_rows(setting, setting["switches"][0])
     headings = ("rows of tables", SYNCHRONOUS, GBA_SWITCHING, "points")
-    lines = [_markdown(headings), _markdown(["---"] * len(headings))]
+    lines = table_head(headings)
     for rule, modes in summary["by_rows"].items():
         pair = [aucs(modes[name])[:, rows].mean(axis=1) for name in (SYNCHRONOUS, GBA_SWITCHING)]
         cells = [rule, *(f"{auc.mean():.4f}" for auc in pair)]
-        lines.append(_markdown([*cells, _with_spread((pair[1] - pair[0]) / POINT)]))
+        lines.append(table_row([*cells, spread((pair[1] - pair[0]) / POINT, 2, "+")]))
     return lines
 
 
@@ -123,15 +123,6 @@ def tables(summary: Mapping[str, Any]) -> str:
 
 def _mean(runs: Sequence[Mapping[str, Any]], name: str) -> float:
     return float(np.mean([run[name] for run in runs]))
-
-
-def _with_spread(points: np.ndarray) -> str:
-    spread = points.std(ddof=1) if len(points) > 1 else 0.0
-    return f"{points.mean():+.2f} ± {spread:.2f}"
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import async_optax as ao
 from async_optax import optimizers
 from async_optax.report import all_or_nothing, format_rate, require_writable
 from experiments.heavy_tailed_logistic.plots import plot_loss
+from experiments.markdown import table_row
 
 RESULTS = Path(__file__).parent / "results"
 NUM_EXAMPLES, NUM_FEATURES, BATCH_SIZE = 1024, 32, 32
@@ -152,7 +153,7 @@ def line(row: Mapping[str, Any]) -> str:
     cells += [f"{row[key]:.2g}" for key in ("worst", "median")]
     cells += [str(row["seeds_below"]), str(row["rates_below"]), format_rate(row["usual"]["rate"])]
     cells += [f"{row['usual'][key]:.2g}" for key in ("median", "worst")]
-    return f"| {' | '.join(cells)} |"
+    return table_row(cells)
 
 
 def run_grid(grid: Grid, threads: int) -> tuple[list[dict[str, Any]], dict[Any, np.ndarray]]:

@@ -5,7 +5,6 @@ From the root of the repository: ``python -m experiments.nesterov_pipeline.run``
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import time
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from experiments.nesterov_pipeline.config import PRESETS, TEXTS, Preset
 from experiments.nesterov_pipeline.measure import measure, measure_momenta
 from experiments.nesterov_pipeline.plots import plot_curves
 from experiments.nesterov_pipeline.tables import RESULTS, table
+from experiments.runner import versions
 
 
 def summarise(preset: Preset) -> dict[str, Any]:
@@ -30,10 +30,7 @@ def summarise(preset: Preset) -> dict[str, Any]:
     return {
         "preset": dataclasses.asdict(preset),
         "seconds": round(time.perf_counter() - started),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("async_optax", "jax", "optax", "numpy")
-        },
+        "versions": versions(),
         "rows": rows,
         "momenta": momenta,
     }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.markdown import table_head, table_row
 from experiments.nesterov_pipeline.config import GPIPE, GPIPE_IN_TIME
 
 RESULTS = Path(__file__).parent / "results"
@@ -25,12 +26,12 @@ def line(row: Mapping[str, Any], learning_rates: Sequence[float]) -> str:
     ]
     cells = [str(row["num_stages"]), row["method"], rate, str(row["num_updates"])]
     cells += [f"{row['end_time']:.0f}", perplexity, ", ".join(others)]
-    return _markdown(cells)
+    return table_row(cells)
 
 
 def table(summary: Mapping[str, Any]) -> str:
     """Returns all rows, the best of each number of stages first."""
-    lines = [_markdown(_HEADINGS), _markdown(["---"] * len(_HEADINGS))]
+    lines = table_head(_HEADINGS)
     lines += [line(row, summary["preset"]["learning_rates"]) for row in ordered(summary["rows"])]
     return "\n".join([*lines, "", *momentum_lines(summary)])
 
@@ -38,8 +39,7 @@ def table(summary: Mapping[str, Any]) -> str:
 def momentum_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns a line per method of the study of b1, with a cell per value."""
     momenta = summary["preset"]["momenta"]
-    lines = [_markdown(["method", *(f"b1 {b1:g}" for b1 in momenta)])]
-    lines.append(_markdown(["---"] * (1 + len(momenta))))
+    lines = table_head(["method", *(f"b1 {b1:g}" for b1 in momenta)])
     for method in dict.fromkeys(row["method"] for row in summary["momenta"]):
         rows = [row for row in summary["momenta"] if row["method"] == method]
         cells = [
@@ -48,7 +48,7 @@ def momentum_lines(summary: Mapping[str, Any]) -> list[str]:
             else f"{row['perplexity']:.3f} ({row['learning_rate']:g})"
             for row in rows
         ]
-        lines.append(_markdown([method, *cells]))
+        lines.append(table_row([method, *cells]))
     return lines
 
 
@@ -61,10 +61,6 @@ def ordered(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         return row["num_stages"], kind, lost, row["perplexity"] or 0.0
 
     return sorted(rows, key=place)
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -123,8 +123,8 @@ class Bench:
             best = following
 
 
-def measure(preset: Preset, ledger: Ledger, done: Done) -> list[dict[str, Any]]:
-    """Returns a row per optimizer, delay and remedy; says what is done.
+def measure(preset: Preset, ledger: Ledger, done: Done) -> dict[str, Any]:
+    """Returns ``rows``, one per optimizer, delay and remedy; says what is done.
 
     The learning rate is searched from where the optimizer's last search ended. Strengths and
     thresholds are compared at the best rate without a remedy; the best of them, and of the rates
@@ -146,7 +146,7 @@ def measure(preset: Preset, ledger: Ledger, done: Done) -> list[dict[str, Any]]:
                 tried = [(extra, start) for extra in config.extras(preset, remedy)]
                 rows.append(_row(bench, name, delay, remedy, tried))
                 done(_said(rows[-1]))
-    return rows
+    return {"rows": rows}
 
 
 def _said(row: dict[str, Any]) -> str:

@@ -2,13 +2,14 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from async_optax.report import format_rate
+from experiments.markdown import spread, table_head, table_row
 from experiments.optimizers_under_delay.config import (
     ADAM,
     CLIPPING,
@@ -53,25 +54,25 @@ def cost(summary: Mapping[str, Any], optimizer: str, delay: str) -> np.ndarray:
 def loss_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per optimizer: final losses over delays, and the learning rates."""
     delays = delay_names(summary)
-    lines = _heads(["optimizer", *delays])
+    lines = table_head(["optimizer", *delays])
     for optimizer in summary["preset"]["optimizers"]:
         cells = []
         for delay in delays:
             row = find(summary, optimizer, delay)
             edge = "*" if row["at_edge"] else ""
             rate = f"{format_rate(row['learning_rate'])}{edge}"
-            cells.append(f"{_spread(row['losses'])} ({rate})")
-        lines.append(_markdown([optimizer, *cells]))
+            cells.append(f"{spread(row['losses'], 3)} ({rate})")
+        lines.append(table_row([optimizer, *cells]))
     return lines
 
 
 def cost_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per optimizer: what delays cost."""
     delays = [delay for delay in delay_names(summary) if delay != FRESH]
-    lines = _heads(["optimizer", *delays])
+    lines = table_head(["optimizer", *delays])
     for optimizer in summary["preset"]["optimizers"]:
-        cells = [_spread(cost(summary, optimizer, delay)) for delay in delays]
-        lines.append(_markdown([optimizer, *cells]))
+        cells = [spread(cost(summary, optimizer, delay), 3) for delay in delays]
+        lines.append(table_row([optimizer, *cells]))
     return lines
 
 
@@ -103,14 +104,14 @@ def pipeline_lines(summary: Mapping[str, Any]) -> list[str]:
     heads = ["optimizer"]
     for most in all_most:
         heads += [f"uniform {most} / stages {most}..0", f"uniform {most // 2} / stages {most}..0"]
-    lines = _heads(heads)
+    lines = table_head(heads)
     for optimizer in summary["preset"]["optimizers"]:
         cells = []
         for row in rows:
             if row["optimizer"] == optimizer:
                 ratios = (row["same_most"], row["same_mean"])
                 cells += ["-" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
-        lines.append(_markdown([optimizer, *cells]))
+        lines.append(table_row([optimizer, *cells]))
     return lines
 
 
@@ -133,10 +134,10 @@ def robustness(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def robustness_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per delay: :func:`robustness`."""
-    lines = _heads(["delay", "Adam's cost over Muon's", "by seed"])
+    lines = table_head(["delay", "Adam's cost over Muon's", "by seed"])
     for row in robustness(summary):
         low, high = min(row["by_seed"]), max(row["by_seed"])
-        lines.append(_markdown([row["delay"], f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]))
+        lines.append(table_row([row["delay"], f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]))
     return lines
 
 
@@ -171,7 +172,7 @@ def remedies(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 def remedy_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per delay and optimizer: :func:`remedies`."""
     judged = remedies(summary)
-    lines = _heads(["delay", "optimizer", *summary["preset"]["remedies"]])
+    lines = table_head(["delay", "optimizer", *summary["preset"]["remedies"]])
     marks = {"better": " +", "worse": " -", "no": ""}
     for delay in dict.fromkeys(row["delay"] for row in judged):
         for optimizer in summary["preset"]["optimizers"]:
@@ -180,8 +181,8 @@ def remedy_lines(summary: Mapping[str, Any]) -> list[str]:
                 wanted = (delay, optimizer, remedy)
                 (row,) = (r for r in judged if (r["delay"], r["optimizer"], r["remedy"]) == wanted)
                 tuned = f" ({row['extra']:g})" if remedy in (COMPENSATION, CLIPPING) else ""
-                cells.append(f"{_spread(row['gain'], '+')}{tuned}{marks[row['verdict']]}")
-            lines.append(_markdown([delay, optimizer, *cells]))
+                cells.append(f"{spread(row['gain'], 3, '+')}{tuned}{marks[row['verdict']]}")
+            lines.append(table_row([delay, optimizer, *cells]))
     return lines
 
 
@@ -205,10 +206,10 @@ def strength_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per delay and optimizer: :func:`strengths`."""
     rows = strengths(summary)
     names = list(rows[0]["gains"]) if rows else []
-    lines = _heads(["delay", "optimizer", *(f"strength {name}" for name in names)])
+    lines = table_head(["delay", "optimizer", *(f"strength {name}" for name in names)])
     for row in rows:
         cells = [f"{row['gains'][name]:+.3f}" for name in names]
-        lines.append(_markdown([row["delay"], row["optimizer"], *cells]))
+        lines.append(table_row([row["delay"], row["optimizer"], *cells]))
     return lines
 
 
@@ -230,20 +231,6 @@ def tables(summary: Mapping[str, Any]) -> str:
 def stored(name: str) -> dict[str, Any]:
     """Returns stored results of a preset."""
     return json.loads((RESULTS / f"{name}.json").read_text())
-
-
-def _spread(values: Any, sign: str = "") -> str:
-    values = np.array(values)
-    deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0
-    return f"{values.mean():{sign}.3f} ± {deviation:.3f}"
-
-
-def _heads(cells: Sequence[str]) -> list[str]:
-    return [_markdown(cells), _markdown(["---"] * len(cells))]
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ From the root of the repository: ``python -m experiments.pc_asgd.run --preset cp
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import sys
 import time
@@ -20,6 +19,7 @@ from experiments.pc_asgd.config import PRESETS, Preset, settings
 from experiments.pc_asgd.measure import load_images, measure, num_runs
 from experiments.pc_asgd.plots import plot_rates, plot_rounds
 from experiments.pc_asgd.tables import RESULTS, claims, tables
+from experiments.runner import versions
 
 
 def summarise(preset: Preset, strategy: str) -> dict[str, Any]:
@@ -32,10 +32,7 @@ def summarise(preset: Preset, strategy: str) -> dict[str, Any]:
     summary = {
         "preset": dataclasses.asdict(preset),
         "seconds": round(time.perf_counter() - started),
-        "versions": {
-            name: importlib.metadata.version(name)
-            for name in ("async_optax", "jax", "optax", "numpy")
-        },
+        "versions": versions(),
         "settings": measured,
     }
     return summary | {"claims": claims(summary)}

@@ -1,13 +1,14 @@
 """The tables of the README, from the summary: ``python -m experiments.pc_asgd.tables``."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from async_optax.report import format_rate
+from experiments.markdown import spread, table_head, table_row
 from experiments.pc_asgd.config import (
     CLIP,
     OPPOSED,
@@ -33,21 +34,21 @@ def at_best(curves: Mapping[str, Any], metric: str = "accuracy") -> np.ndarray:
 def result_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per setting and method."""
     rates = summary["preset"]["learning_rates"]
-    lines = [_markdown(_COLUMNS), _markdown(["---"] * len(_COLUMNS))]
+    lines = table_head(_COLUMNS)
     for setting, measured in summary["settings"].items():
         for method, curves in measured.items():
             best = best_rate(curves)
             edge = "*" if best in (0, len(rates) - 1) else ""
             accuracy = at_best(curves)
             cells = [setting, method, f"{format_rate(rates[best])}{edge}"]
-            cells.append(f"{accuracy.mean():.3f} ± {_deviation(accuracy):.3f}")
+            cells.append(spread(accuracy, 3))
             cells += [
                 f"{at_best(curves, metric).mean():.3f}"
                 for metric in ("mean_accuracy", "lowest_accuracy")
             ]
             cells.append(f"{at_best(curves, 'consensus_distance').mean():.2f}")
             cells.append(str(int(np.sum(curves["diverged"]))))
-            lines.append(_markdown(cells))
+            lines.append(table_row(cells))
     return lines
 
 
@@ -81,31 +82,20 @@ def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def claim_lines(summary: Mapping[str, Any]) -> list[str]:
     """Returns one line per setting: PC-ASGD over the better of its ends, in points."""
-    lines = [_markdown(_CLAIMS), _markdown(["---"] * len(_CLAIMS))]
+    lines = table_head(_CLAIMS)
     for row in claims(summary):
         fixed, practical = (np.array(row["gains"][kind]) for kind in ("fixed", "practical"))
         holds = " / ".join("yes" if row["holds"][kind] else "no" for kind in ("fixed", "practical"))
         cells = [row["setting"], row["end"], f"{row['end_accuracy']:.3f}"]
-        cells += [f"{row['accuracy']:.3f}", f"{row['theta']:g}", _points(fixed), _points(practical)]
-        lines.append(_markdown([*cells, holds]))
+        cells += [f"{row['accuracy']:.3f}", f"{row['theta']:g}"]
+        cells += [spread(100 * gains, 1, "+") for gains in (fixed, practical)]
+        lines.append(table_row([*cells, holds]))
     return lines
 
 
 def tables(summary: Mapping[str, Any]) -> str:
     """Returns both tables."""
     return "\n".join([*claim_lines(summary), "", *result_lines(summary)])
-
-
-def _points(gains: np.ndarray) -> str:
-    return f"{100 * gains.mean():+.1f} ± {100 * _deviation(gains):.1f}"
-
-
-def _deviation(values: np.ndarray) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else 0.0
-
-
-def _markdown(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -11,10 +11,9 @@ from async_optax.distributed import compressed
 from async_optax.timelines import Reason
 from tests.distributed.runs import distance, random_sleep, run
 
-# Queues, aborts, time limits, turns, rounds; the rest differ in the policy alone, which the tests
-# without processes cover.
+# Aborts, time limits, rounds; the rest differ in the policy alone, for which tests without processes
+# do.
 CASES = {
-    "queues": (ao.protocols.asynchronous("uniform", concurrency=4), {}),
     "aborts": (
         ao.protocols.ringmaster(1, stop=True),
         {"worker": compressed(kind="top", amount=0.3), "slot_dtype": "bfloat16"},
@@ -23,7 +22,6 @@ CASES = {
         ao.protocols.mindflayer(0.3, batch_size=200),  # more trials than fit into the limit
         {"extra_time": lambda worker, job: 20.0 if job in (3, 8) else 0.003, "num_commits": 1},
     ),
-    "turns": (ao.protocols.round_robin(), {}),
     "rounds": (
         ao.protocols.switching(
             [(0.05, ao.protocols.synchronous(backup=1)), (None, ao.protocols.rennala(2))]
