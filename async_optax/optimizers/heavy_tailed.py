@@ -1,5 +1,6 @@
 """Asynchronous optimisation under heavy-tailed gradient noise."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import optax
@@ -36,6 +37,7 @@ def async_heavy_tailed(
     max_ratio: ArrayLike | None = None,
     order: Literal["clip_first", "compensate_first"] = "clip_first",
     clip_at: Literal["arrival", "commit", "both"] = "arrival",
+    server: Callable[..., optax.GradientTransformation] = optax.sgd,
 ) -> optax.GradientTransformationExtraArgs:
     """Clip, compensate for the delay, weigh by the staleness, commit, step.
 
@@ -57,6 +59,8 @@ def async_heavy_tailed(
     threshold to tune, and a learning rate (in units of the parameters, 0.004 to 0.015 on our
     problems) that carries over between losses and levels of noise.
 
+    The last line is the step of ``server=optax.sgd``; another server takes the sum as its gradient.
+
     Args:
       learning_rate: a number > 0, or a schedule of the commits.
       clipping: ``"coordinate"`` clips each coordinate (BiClip when ``lower > 0``),
@@ -75,6 +79,8 @@ def async_heavy_tailed(
         squared and the clip comes last.
       clip_at: per ``"arrival"``, on the sum at each ``"commit"``, or ``"both"``. Clipping
         only the sum lets one outlier hide all other arrivals of its commit.
+      server: ``server(learning_rate)`` is the optimizer of the commits, such as ``optax.adam``;
+        numbers can be swept in ``jax.tree_util.Partial(optax.adam, b1=0.5)``.
 
     Returns:
       A transformation for any protocol; ``update`` requires ``params``, ``stale_params`` and
@@ -83,6 +89,7 @@ def async_heavy_tailed(
     Raises:
       ValueError: if a number is out of range, a choice is unknown, or "adaptive" would not come
         first.
+      TypeError: if ``server`` is not callable.
 
     Example:
       >>> import jax.numpy as jnp
@@ -96,8 +103,8 @@ def async_heavy_tailed(
       <https://arxiv.org/abs/2602.18002>`_, 2026. Certainty: abstract. This is a
       reconstruction from it and the figure of the two buffered schemes; the paper's exact
       rules and constants may differ. Coordinate clipping follows Lee, Zaheer, Li, `TailOPT
-      <https://arxiv.org/abs/2502.04164>`_, 2025 (our reading); "adaptive" and ``max_ratio`` are
-      ours, measured in ``experiments/adaptive``; the compensation follows
+      <https://arxiv.org/abs/2502.04164>`_, 2025 (our reading), as does any ``server``; "adaptive"
+      and ``max_ratio`` are ours, measured in ``experiments/adaptive``; the compensation follows
       Zheng et al., `DC-ASGD <https://arxiv.org/abs/1609.08326>`_, 2017.
     """
     require_learning_rate(learning_rate)
@@ -107,6 +114,8 @@ def async_heavy_tailed(
     require_choice("clipping", clipping, _CLIPPINGS)
     require_choice("order", order, _ORDERS)
     require_choice("clip_at", clip_at, _PLACES)
+    if not callable(server):
+        raise TypeError(f"server must be a function such as optax.adam, got {server!r}")
     if clipping == "adaptive" and (order != "clip_first" or clip_at == "commit"):
         raise ValueError(
             "clipping='adaptive' gives the compensation its unit, so it comes first: order must "
@@ -124,11 +133,11 @@ def async_heavy_tailed(
     per_arrival = [compensate_delay(compensation / threshold / threshold, max_ratio)]
     if clip_at != "commit":
         per_arrival.insert(0 if order == "clip_first" else 1, clip)
-    server = optax.sgd(learning_rate)
+    step = server(learning_rate)
     if clip_at != "arrival":
-        server = optax.chain(clip, server)
+        step = optax.chain(clip, step)
     return optax.chain(
         *per_arrival,
         scale_by_staleness(weights.constant() if weight_fn is None else weight_fn),
-        accumulate_until_commit(server),
+        accumulate_until_commit(step),
     )

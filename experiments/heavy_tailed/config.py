@@ -65,7 +65,9 @@ class Preset:
       tasks: what is trained.
       num_workers: of which half are ``SLOW_FACTOR`` times slower.
       buffer: arrivals per commit of the buffered protocols.
-      seeds: of initialisation, batches and times; the first is the one that methods are tuned on.
+      seeds: of initialisation, batches and times, on which learning rates are chosen; other numbers
+        of the methods are, on the first.
+      fresh: seeds on which what was chosen is judged.
       scan: exponents of 2 of the learning rates that are tried first.
       furthest: exponents beyond which no learning rate is tried.
       lanes: width of a wave.
@@ -75,6 +77,7 @@ class Preset:
     num_workers: int = 8
     buffer: int = 4
     seeds: tuple[int, ...] = (0, 1, 2)
+    fresh: tuple[int, ...] = tuple(range(100, 106))
     scan: tuple[int, ...] = (-4, -2, 0, 2, 4)
     furthest: int = 8
     lanes: int = 1
@@ -87,7 +90,10 @@ _HEADLINE = (
     "clipped asynchronous SGD",
     "FedBuff",
     "FADAS",
+    "asynchronous Adam",
     "ours, BiClip",
+    "ours, BiClip, Adam",
+    "ours, adaptive clip, Adam",
 )
 _DIGITS = TaskSetting(
     "digits",
@@ -143,7 +149,7 @@ PRESETS: Mapping[str, Preset] = {
                 model={"patch_size": 4, "width": 8, "num_layers": 1, "num_heads": 2},
                 max_time=8.0,
                 num_evaluations=2,
-                methods=("Adam", "ours, BiClip"),
+                methods=("Adam", "ours, adaptive clip, Adam"),
                 num_samples=300,
             ),
             dataclasses.replace(
@@ -153,13 +159,14 @@ PRESETS: Mapping[str, Preset] = {
                 num_evaluations=2,
                 num_train=200,
                 num_test=50,
-                methods=("ours, BiClip",),
+                methods=("ours, adaptive clip, Adam",),
                 num_samples=0,
             ),
         ),
         num_workers=4,
         buffer=2,
         seeds=(0,),
+        fresh=(100, 101),
         scan=(0,),
         furthest=0,
     ),
@@ -171,7 +178,9 @@ PRESETS: Mapping[str, Preset] = {
                 _DIGITS,
                 noise=0.01,
                 targets=(0.4, 0.5, 0.6, 0.7),
-                methods=(*_HEADLINE, "clipped Adam", "ours, BiClip, Adam, no wait", "ours, L2"),
+                methods=tuple(
+                    name for name in _HEADLINE if name not in ("SGD", "ours, BiClip, Adam")
+                ),
             ),
         )
     ),
@@ -188,22 +197,43 @@ PRESETS: Mapping[str, Preset] = {
                 num_test=500,
                 augment=False,
                 rate_factors={},
-                methods=_HEADLINE,
-            ),
-            dataclasses.replace(
-                _BERT,
-                model={"checkpoint": "minilm-l6"},
-                batch_size=8,
-                max_time=12.0,
-                num_evaluations=4,
-                targets=(0.7, 0.75, 0.8),
-                num_test=128,
-                max_length=24,
-                methods=("Adam", "asynchronous SGD", "clipped asynchronous SGD", "ours, BiClip"),
+                methods=(
+                    "Adam",
+                    "clipped asynchronous SGD",
+                    "FADAS",
+                    "asynchronous Adam",
+                    "ours, adaptive clip, Adam",
+                ),
                 num_samples=0,
             ),
         ),
         seeds=(0,),
+        fresh=(100, 101),
+        furthest=4,
+        scan=(-2, 0, 2),
+    ),
+    "cpu-real-text": Preset(
+        (
+            dataclasses.replace(
+                _BERT,
+                model={"checkpoint": "minilm-l6"},
+                batch_size=8,
+                max_time=60.0,
+                num_evaluations=15,
+                targets=(0.7, 0.75, 0.8),
+                num_test=128,
+                max_length=24,
+                methods=(
+                    "Adam",
+                    "clipped asynchronous SGD",
+                    "asynchronous Adam",
+                    "ours, adaptive clip, Adam",
+                ),
+                num_samples=0,
+            ),
+        ),
+        seeds=(0,),
+        fresh=(100,),
         furthest=4,
         scan=(-2, 0, 2),
     ),
@@ -216,6 +246,7 @@ PRESETS: Mapping[str, Preset] = {
                 _BERT, task="glue/mrpc", targets=(0.72, 0.76, 0.8, 0.84), max_length=128
             ),
         ),
+        fresh=(100, 101, 102),
         lanes=8,
     ),
 }

@@ -9,35 +9,31 @@ from typing import Any
 import numpy as np
 
 from experiments.figures import COLUMN, label_panels, legend_below, panels, save, series, style
-from experiments.heavy_tailed.measure import best_rate
+from experiments.heavy_tailed.curves import best_rate
 from experiments.heavy_tailed.standings import OURS, ends
 from experiments.heavy_tailed.tables import RESULTS
 
 _SHOWN = (  # one look each, in all figures
     OURS,
-    "Adam",
-    "asynchronous SGD",
-    "clipped asynchronous SGD",
-    "FedBuff",
+    "asynchronous Adam",
     "FADAS",
-    "SGD",
+    "clipped asynchronous SGD",
+    "asynchronous SGD",
+    "FedBuff",
+    "Adam",
     "clipped Adam",
-    "delay-adaptive SGD",
-    "DC-ASGD",
-    "Ringmaster",
-    "ours, adaptive clip",
+    "ours, BiClip",
 )
 _VARIANTS = (
     OURS,
     f"{OURS}, no weights",
     f"{OURS}, no compensation",
     f"{OURS}, clip alone",
-    "ours, dynamic compensation",
     "ours, adaptive clip",
-    f"{OURS}, wait",
-    f"{OURS}, no wait",
+    "ours, BiClip, Adam",
+    "ours, BiClip",
+    "ours, BiClip, no wait",
     "ours, L2",
-    "BiClip, synchronous",
 )
 
 
@@ -60,12 +56,14 @@ def draw(summary: Mapping[str, Any], folder: Path, prefix: str = "") -> list[str
             _over_time(panel, name, task)
         axes[0].set_ylabel("test accuracy")
         drawn["accuracy"] = figure, axes, 4
-        for file, methods in (("rates", _SHOWN), ("variants", _VARIANTS)):
-            figure, axes = panels(len(tasks))
-            for panel, (name, task) in zip(axes, tasks.items(), strict=True):
-                _over_rates(panel, name, task, methods)
-            axes[0].set_ylabel("test accuracy at the end")
-            drawn[file] = figure, axes, 4
+        whole = {name: task for name, task in tasks.items() if _VARIANTS[1] in task["methods"]}
+        for file, methods, part in (("rates", _SHOWN, tasks), ("variants", _VARIANTS, whole)):
+            if part:
+                figure, axes = panels(len(part))
+                for panel, (name, task) in zip(axes, part.items(), strict=True):
+                    _over_rates(panel, name, task, methods)
+                axes[0].set_ylabel("test accuracy at the end")
+                drawn[file] = figure, axes, 4 if file == "rates" else 3
         judged = {name: task for name, task in tasks.items() if task["tails"]}
         if judged:
             figure, axes = panels(2, columns=2, width=2 * COLUMN)
@@ -83,7 +81,7 @@ def _over_time(panel: Any, name: str, task: Mapping[str, Any]) -> None:
     for number, method in enumerate(_SHOWN):
         if method in task["methods"]:
             measured = task["methods"][method]
-            curves = np.array(measured["accuracy"])[best_rate(measured)]
+            curves = np.array(measured["fresh"][str(best_rate(measured))])
             look = series(number) | {"markevery": (number % 5, 5)}
             panel.plot(times, curves.mean(0), label=method, **_bold(method, look))
             if method == OURS:
@@ -99,8 +97,10 @@ def _over_rates(panel: Any, name: str, task: Mapping[str, Any], shown: Sequence[
         if method in task["methods"]:
             measured = task["methods"][method]
             rates = np.array(measured["rates"]) / measured["rates"][best_rate(measured)]
-            look = _bold(method, series(number))
-            panel.plot(rates, ends(measured).mean(1), label=method, **look)
+            look, label = _bold(method, series(number)), method
+            if shown is _VARIANTS:
+                label = method.removeprefix("ours, ")
+            panel.plot(rates, ends(measured).mean(1), label=label, **look)
     panel.set(title=name, xlabel="learning rate / best learning rate")
     panel.set_xscale("log", base=2)
 
@@ -121,6 +121,8 @@ def _along(left: Any, right: Any, tasks: Mapping[str, Any], judged: Mapping[str,
     right.axhline(2, color="0.4", linewidth=0.6)
     right.set(title="tails of the gradients", xlabel="simulated time", ylabel="Hill's index")
     right.set_yscale("log")
+    right.set_yticks([1, 2, 4, 8], ["1", "2", "4", "8"])
+    right.minorticks_off()
 
 
 def _bold(method: str, look: dict[str, Any]) -> dict[str, Any]:

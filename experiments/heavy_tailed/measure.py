@@ -1,8 +1,8 @@
-"""The runs: every method tuned on one seed, then run on all around its best learning rate."""
+"""The runs: every method tuned, then judged on fresh seeds at what was chosen."""
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -11,11 +11,10 @@ import numpy as np
 import async_optax as ao
 from async_optax.engine import Problem
 from experiments.heavy_tailed.config import RUNTIMES, Preset, TaskSetting, described
+from experiments.heavy_tailed.curves import best_rate, ending, fastest_rate
 from experiments.heavy_tailed.grids import around, tune
 from experiments.heavy_tailed.methods import START, Method, methods, protocol_of
 from experiments.ledger import Ledger
-
-_LAST = 0.1  # of the evaluations: what a run ends at is their mean
 
 
 def measure(
@@ -38,7 +37,10 @@ def measure(
       ``times`` of the evaluations, ``num_runs`` and their processor ``seconds``, and by method: its
       ``choices``, the ``tuning`` (for each choice and learning rate, where the first seed ended),
       and at the choice that won (``chosen``) the ``rates`` with accuracies
-      ``[num_rates, num_seeds, num_evaluations]``.
+      ``[num_rates, num_seeds, num_evaluations]``; and judged on seeds on which nothing was chosen:
+      ``fastest``, of baselines and ours the index of the learning rate for each target, and
+      ``fresh``, by index of those and of the one that ends best, accuracies
+      ``[num_fresh_seeds, num_evaluations]``.
     """
     course = Course(preset, setting, problem, ledger, report)
     measured: dict[str, Any] = {}
@@ -109,6 +111,12 @@ class Course:
 
         exponents = around(mean, exponent, preset.furthest)
         accuracy = [[self.run(method, number, k, seed) for seed in preset.seeds] for k in exponents]
+        measured = {"accuracy": accuracy}
+        times = self.times.tolist()
+        fastest = []
+        if method.role in ("baseline", "ours"):  # of the others, the ends are looked at
+            fastest = [fastest_rate(measured, times, target) for target in self._setting.targets]
+        judged = sorted({best_rate(measured), *fastest})
         return {
             "protocol": method.protocol,
             "role": method.role,
@@ -118,6 +126,11 @@ class Course:
             "tuning": tuning,
             "rates": [self.rate(method, k) for k in exponents],
             "accuracy": accuracy,
+            "fastest": fastest,
+            "fresh": {
+                str(i): [self.run(method, number, exponents[i], seed) for seed in preset.fresh]
+                for i in judged
+            },
         }
 
     def rate(self, method: Method, exponent: int) -> float:
@@ -171,16 +184,3 @@ class Course:
             max_time=self._setting.max_time,
             seed=seed,
         )
-
-
-def ending(accuracy: Sequence[float] | np.ndarray) -> Any:
-    """Returns the mean over the last tenth of the evaluations, the last axis."""
-    curve = np.asarray(accuracy)
-    last = max(1, round(_LAST * (curve.shape[-1] - 1)))
-    found = curve[..., -last:].mean(-1)
-    return float(found) if curve.ndim == 1 else found
-
-
-def best_rate(measured: Mapping[str, Any]) -> int:
-    """Returns the index of the learning rate with the best end, a mean over seeds."""
-    return int(np.argmax(ending(np.array(measured["accuracy"])).mean(1)))

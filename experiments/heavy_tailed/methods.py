@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
+from jax.tree_util import Partial
 
 from async_optax import optimizers, protocols, weights
 from async_optax.timelines.protocols import Protocol
@@ -17,7 +18,6 @@ from async_optax.transforms import (
     accumulate_until_commit,
     bi_clip,
     clip_by_global_norm,
-    compensate_delay,
     compensate_delay_dynamic,
     scale_by_staleness,
     sweepable,
@@ -31,6 +31,7 @@ OFF = 1e9  # workers up to which a weight is 1: no staleness is weighed
 KAPPA = 0.25  # compensation of coordinates, in units of 1 / threshold**2
 _COORDINATES = (0.001, 0.01)
 _NORMS = (0.1, 1.0)
+_MOMENTA = ({"b1": 0.9}, {"b1": 0.5}, {"b1": 0.0})
 _OF_NORMS = 1e4  # a kappa for clipped norms: their coordinates are that much smaller, squared
 _MAX_RATIO = 0.5
 
@@ -48,7 +49,9 @@ class Method:
       unit: kind of its learning rate.
       choices: what else it is tuned over.
       like: the method whose choice it takes, which has as many; ``None``: its own best.
-      role: ``"baseline"``, ``"ours"``, or ``"ablation"``: a part of ours, or synchronous.
+      role: ``"baseline"``; ``"ours"``, of which the one that ends best on the tuning seeds is what
+        claims are about; ``"variant"``, with another protocol or compensation; or ``"ablation"``:
+        a part of ours, or synchronous.
     """
 
     name: str
@@ -77,13 +80,13 @@ def fedbuff(rate: float) -> optax.GradientTransformationExtraArgs:
 
 
 @sweepable
-def fadas(rate: float) -> optax.GradientTransformationExtraArgs:
-    return optimizers.fadas(rate)
+def fadas(rate: float, b1: float) -> optax.GradientTransformationExtraArgs:
+    return optimizers.fadas(rate, b1=b1)
 
 
 @sweepable
-def adam(rate: float) -> optax.GradientTransformationExtraArgs:
-    return accumulate_until_commit(optax.adam(rate))
+def adam(rate: float, b1: float = 0.9) -> optax.GradientTransformationExtraArgs:
+    return accumulate_until_commit(optax.adam(rate, b1=b1))
 
 
 @sweepable
@@ -142,15 +145,34 @@ def adaptive_clip(
 
 
 @sweepable
-def adam_server(
-    rate: float, threshold: float, floor: float, workers: float, kappa: float
+def adaptive_adam(
+    rate: float, b1: float, workers: float, kappa: float
 ) -> optax.GradientTransformationExtraArgs:
-    """The per-arrival part of ours, and Adam on what is gathered."""
-    return optax.chain(
-        bi_clip(floor * threshold, threshold),
-        compensate_delay(kappa / threshold / threshold, _MAX_RATIO),
-        scale_by_staleness(weights.concurrency(workers)),
-        accumulate_until_commit(optax.adam(rate)),
+    """As :func:`adaptive_clip`, and Adam takes what is gathered as its gradient."""
+    return optimizers.async_heavy_tailed(
+        rate,
+        "adaptive",
+        weight_fn=weights.concurrency(workers),
+        compensation=kappa,
+        max_ratio=_MAX_RATIO,
+        server=Partial(optax.adam, b1=b1),
+    )
+
+
+@sweepable
+def adam_server(
+    rate: float, threshold: float, floor: float, workers: float, kappa: float, b1: float = 0.9
+) -> optax.GradientTransformationExtraArgs:
+    """As :func:`by_coordinate`, and Adam takes what is gathered as its gradient."""
+    return optimizers.async_heavy_tailed(
+        rate,
+        "coordinate",
+        threshold,
+        lower=floor * threshold,
+        weight_fn=weights.concurrency(workers),
+        compensation=kappa,
+        max_ratio=_MAX_RATIO,
+        server=Partial(optax.adam, b1=b1),
     )
 
 
@@ -178,7 +200,14 @@ def methods(preset: Preset) -> tuple[Method, ...]:
     def whole(**fixed: float) -> tuple[Choice, ...]:
         return tuple({"threshold": c, **fixed} for c in _NORMS)
 
-    bi, l2 = "ours, BiClip", "ours, L2"
+    def momenta(**fixed: float) -> tuple[Choice, ...]:
+        clips = [(_COORDINATES[0], 0.9), (_COORDINATES[0], 0.5), (_COORDINATES[1], 0.9)]
+        return tuple({"threshold": c, "floor": 0.0, "b1": b1, **fixed} for c, b1 in clips)
+
+    def adaptive(**fixed: float) -> tuple[Choice, ...]:
+        return tuple({**choice, **fixed} for choice in _MOMENTA)
+
+    bi, l2, both = "ours, BiClip", "ours, L2", "ours, adaptive clip, Adam"
     on = {"workers": n, "kappa": KAPPA}
     on_l2 = {"workers": n, "kappa": _OF_NORMS * KAPPA}
     buffered_on = {"workers": commits, "kappa": KAPPA}
@@ -194,12 +223,23 @@ def methods(preset: Preset) -> tuple[Method, ...]:
         Method("DC-ASGD", ASYNCHRONOUS, dc_asgd, "plain", ({"strength": 0.04}, {"strength": 10.0})),
         Method("Ringmaster", RINGMASTER, weighted, "plain", ({"workers": OFF},)),
         Method("FedBuff", NO_WAIT, fedbuff, "plain"),
-        Method("FADAS", NO_WAIT, fadas, "adam"),
+        Method("FADAS", NO_WAIT, fadas, "adam", _MOMENTA),
+        Method("asynchronous Adam", ASYNCHRONOUS, adam, "adam", _MOMENTA),
+        Method(both, ASYNCHRONOUS, adaptive_adam, "adam", adaptive(**on), "ours"),
+        Method(f"{bi}, Adam", ASYNCHRONOUS, adam_server, "adam", momenta(**on), "ours"),
         Method(bi, ASYNCHRONOUS, by_coordinate, "sign", floors(**on), "ours"),
-        Method(f"{bi}, wait", WAIT, by_coordinate, "sign", floors(**buffered_on), "ours", bi),
-        Method(f"{bi}, no wait", NO_WAIT, by_coordinate, "sign", floors(**buffered_on), "ours", bi),
+        Method(f"{bi}, wait", WAIT, by_coordinate, "sign", floors(**buffered_on), "variant", bi),
         Method(
-            f"{bi}, Adam, no wait", NO_WAIT, adam_server, "adam", floors(**buffered_on), "ours", bi
+            f"{bi}, no wait", NO_WAIT, by_coordinate, "sign", floors(**buffered_on), "variant", bi
+        ),
+        Method(
+            f"{bi}, Adam, no wait",
+            NO_WAIT,
+            adam_server,
+            "adam",
+            floors(**buffered_on),
+            "variant",
+            bi,
         ),
         Method(l2, ASYNCHRONOUS, by_norm, "norm", whole(**on_l2), "ours"),
         Method("ours, adaptive clip", ASYNCHRONOUS, adaptive_clip, "sign", (on,), "ours"),
@@ -209,8 +249,24 @@ def methods(preset: Preset) -> tuple[Method, ...]:
             dynamic_compensation,
             "sign",
             floors(workers=n),
-            "ours",
+            "variant",
             bi,
+        ),
+        *(
+            Method(
+                f"{both}, {part}",
+                ASYNCHRONOUS,
+                adaptive_adam,
+                "adam",
+                adaptive(**on | without),
+                "ablation",
+                both,
+            )
+            for part, without in (
+                ("no weights", {"workers": OFF}),
+                ("no compensation", {"kappa": 0.0}),
+                ("clip alone", off),
+            )
         ),
         Method(
             f"{bi}, no weights",

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import sys
 import time
@@ -20,6 +19,7 @@ from experiments.heavy_tailed.tables import RESULTS, claims, tables
 from experiments.heavy_tailed.tails import staleness, tail_index
 from experiments.heavy_tailed.tasks import load_problem
 from experiments.ledger import Ledger
+from experiments.runner import versions
 
 FINETUNING = {"finetune-sst2": Finetuning()}
 _SHOWN = ("cpu", "cpu-real", *FINETUNING)  # the results of the README
@@ -50,14 +50,14 @@ def summarise(name: str, preset: Preset, work: Path, data_dir: str | None) -> di
                 )["tails"]
             found["setting"] = dataclasses.asdict(setting)
             measured[setting.name] = found
-    versions = ("async_optax", "jax", "optax", "numpy")
     summary = {
         "preset": name,
         "processor_seconds_of_this_call": round(time.process_time() - started),
         "num_workers": preset.num_workers,
         "buffer": preset.buffer,
         "seeds": preset.seeds,
-        "versions": {package: importlib.metadata.version(package) for package in versions},
+        "fresh": preset.fresh,
+        "versions": versions("flax"),
         "tasks": measured,
     }
     summary = json.loads(json.dumps(summary, allow_nan=False))

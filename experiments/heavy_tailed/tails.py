@@ -9,8 +9,10 @@ import numpy as np
 import async_optax as ao
 from async_optax.theory import tails
 from experiments.heavy_tailed.config import RUNTIMES, Preset, TaskSetting
-from experiments.heavy_tailed.measure import best_rate, chosen_methods
+from experiments.heavy_tailed.curves import best_rate
+from experiments.heavy_tailed.measure import chosen_methods
 from experiments.heavy_tailed.methods import protocol_of
+from experiments.heavy_tailed.standings import OURS
 
 _PLACES = (0.0, 0.25, 0.5, 1.0)  # of the simulated time
 _WINDOWS = 5
@@ -57,9 +59,9 @@ def tail_index(
 ) -> list[dict[str, Any]]:
     """Returns how heavy the tails of the gradient noise are, along the run of our method.
 
-    The run is that of ``"ours, BiClip"`` at its best learning rate, first seed. What is judged are
-    the differences of single gradients to their mean at the parameters of one moment: their norms,
-    and 200 of their coordinates.
+    The run is that of :data:`~experiments.heavy_tailed.standings.OURS` at its best learning rate,
+    first seed. What is judged are the differences of single gradients to their mean at the
+    parameters of one moment: their norms, and 200 of their coordinates.
 
     Args:
       preset: how much is computed.
@@ -71,7 +73,7 @@ def tail_index(
       For each moment: ``time``, ``loss``, and for ``norms`` and ``coordinates`` the ``verdict``,
       Hill's ``index`` with its 95 % ``interval``, and sub-Weibull ``theta``.
     """
-    (method,) = (m for m in chosen_methods(preset, setting) if m.name == "ours, BiClip")
+    (method,) = (m for m in chosen_methods(preset, setting) if m.name == OURS)
     own = measured["methods"][method.name]
     optimizer = method.make(own["rates"][best_rate(own)], **method.choices[own["chosen"]])
     seed, found = preset.seeds[0], []
