@@ -298,7 +298,10 @@ def test_the_page_shows_what_was_measured():
     lines = (tables.RESULTS.parent / "README.md").read_text().splitlines()
     finetuning = json.loads((tables.RESULTS / "finetune-sst2.json").read_text())
     shown = {*tables.tables(SUMMARY).splitlines(), *tables.finetuning_lines(finetuning)}
+    real = json.loads((tables.RESULTS / "cpu-real.json").read_text())
+    shown |= {*tables.claim_lines(real), *tables.result_lines(real, "cifar10")}
     assert shown <= {*lines}
+    assert real["claims"] == standings.claims(real)
     assert SUMMARY["claims"] == standings.claims(SUMMARY)
     cpu = config.PRESETS["cpu"]
     assert [*SUMMARY["tasks"]] == [setting.name for setting in cpu.tasks]

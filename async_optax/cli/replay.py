@@ -4,17 +4,16 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 import tyro
 from rich.console import Console
 
 from async_optax.cli.protocols import parse_protocol
-from async_optax.cli.run import DigitsProblem
-from async_optax.cli.setting import Noise
-from async_optax.cli.train import Method, Setting, saved_params
+from async_optax.cli.saved_params import PARAMS_NAME, SavedParams, read_params
+from async_optax.cli.training import Method, Setting, from_note
 from async_optax.distributed import Recording, replay, what_if_timeline
 from async_optax.engine import simulate
+from async_optax.validation import first_line
 
 _LARGEST_DIFFERENCE = 1e-3  # of parameters, relative to the largest, in single precision
 
@@ -44,11 +43,13 @@ class Replay:
 def replay_run(command: Replay, console: Console) -> None:
     """Replays, and prints what came of it."""
     recording = Recording.load(command.folder)
-    method, setting, evaluate_every = _of_the_run(recording, command.folder)
+    method, setting, evaluate_every = of_the_run(recording, command.folder)
     other = dataclasses.replace(
         method,
-        method=command.method or method.method,
-        learning_rate=command.learning_rate or method.learning_rate,
+        method=method.method if command.method is None else command.method,
+        learning_rate=method.learning_rate
+        if command.learning_rate is None
+        else command.learning_rate,
         arguments=(method.arguments if command.method in (None, method.method) else {})
         | command.arguments,
     )
@@ -74,27 +75,36 @@ def replay_run(command: Replay, console: Console) -> None:
     )
     if result.diverged is not None:
         console.print(f"{shown}: {result.diverged}", highlight=False)
-    saved = saved_params(command.folder)
-    if saved is not None and command.protocol is None and other == method:
-        _compare(saved, jax.tree.leaves(result.params), console)
+    if command.protocol is None and other == method:
+        saved = read_params(command.folder)
+        if saved is None:
+            return
+        if not saved.is_end_of(recording):
+            console.print(
+                f"{PARAMS_NAME} is of commit {saved.version}, before the run went on: not compared",
+                highlight=False,
+            )
+            return
+        _compare(saved, result.params, console)
 
 
-def _of_the_run(recording: Recording, folder: Path) -> tuple[Method, Setting, int]:
-    """Returns what a run was made of, by the note that the command ``train`` has left."""
+def of_the_run(recording: Recording, folder: Path) -> tuple[Method, Setting, int]:
+    """Returns what a run was made of, by the note that the command ``train`` has left.
+
+    Raises:
+      ValueError: if there is none, or it is damaged.
+    """
     note = recording.header["note"].get("command")
     if note is None:
         raise ValueError(
             f"{folder} is not a run of `async-optax train`: replay it in Python, by "
             "async_optax.distributed.replay"
         )
-    method, setting = dict(note["method"]), dict(note["setting"])
-    problem = setting.pop("digits")
-    given = DigitsProblem(tuple(problem["hidden"]), problem["batch_size"])
-    return (
-        Method(**method),
-        Setting(digits=given, noise=Noise(**setting.pop("noise")), **setting),
-        note["evaluate_every"],
-    )
+    try:
+        return from_note(note)
+    except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise ValueError(f"{folder}: the note of the run is damaged ({reason})") from error
 
 
 def _row(method: Method, accuracy: np.ndarray) -> str:
@@ -105,16 +115,13 @@ def _row(method: Method, accuracy: np.ndarray) -> str:
     )
 
 
-def _compare(saved: list[np.ndarray], found: list[Any], console: Console) -> None:
+def _compare(saved: SavedParams, params: Any, console: Console) -> None:
     """Says how far the replay is from the run.
 
     Raises:
       ValueError: if it is too far.
     """
-    largest = max(float(np.max(np.abs(leaf))) for leaf in saved)
-    differs = max(
-        float(np.max(np.abs(np.asarray(one) - two))) for one, two in zip(found, saved, strict=True)
-    )
+    differs, largest = saved.differences(params)
     console.print(
         f"largest difference of a parameter: {differs:.3g}, of parameters up to {largest:.3g}",
         highlight=False,

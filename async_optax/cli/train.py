@@ -1,83 +1,42 @@
 """The command ``train``: worker processes that really compute."""
 
 import dataclasses
-import json
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated
 
 import jax
 import numpy as np
-import optax
+import tyro
 from rich.console import Console
+from rich.table import Table
 
-from async_optax import optimizers, report
-from async_optax.cli.arguments import method_arguments
+from async_optax import report
 from async_optax.cli.interruption import stop_if_interrupted
+from async_optax.cli.log_lines import plain_log
 from async_optax.cli.protocols import parse_protocol
-from async_optax.cli.run import DigitsProblem
-from async_optax.cli.setting import Noise, naming
-from async_optax.distributed import Recording, compressed, train, what_if_timeline
-from async_optax.engine import Problem, WorkerProgram, gradient
-from async_optax.problems import digits
-from async_optax.validation import require_number
+from async_optax.cli.saved_params import PARAMS_NAME, save_params
+from async_optax.cli.training import Method, Setting, as_note
+from async_optax.distributed import Recording, train, what_if_timeline
+from async_optax.distributed.staleness_summary import (
+    SHARES,
+    StalenessSummary,
+    staleness_by_worker,
+)
+from async_optax.timelines import Timeline
+from async_optax.timelines.protocols import Protocol
+from async_optax.validation import require_count, require_number
 
-_PARAMS = "params.npz"
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """What the server does with gradients, and what workers send."""
-
-    method: str = "async_heavy_tailed"
-    """A name; `async-optax methods` lists them."""
-    learning_rate: float = 0.25
-    arguments: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Of the method, as name value pairs, such as `threshold 0.05 weight_fn concurrency`."""
-
-    def make(self, num_workers: int) -> optax.GradientTransformation:
-        """Builds the optimizer."""
-        factory = optimizers.get(self.method)
-        arguments = method_arguments(factory, self.arguments, num_workers)
-        unused = self.arguments.keys() - arguments.keys()
-        if unused:
-            raise ValueError(f"arguments: {self.method} does not take {', '.join(sorted(unused))}")
-        return optimizers.make(self.method, learning_rate=self.learning_rate, **arguments)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """What is trained: the same for a run and its replay."""
-
-    digits: DigitsProblem = DigitsProblem()
-    noise: Noise = Noise()
-    compression: Literal["none", "bfloat16", "top", "threshold"] = "none"
-    """Of what workers send, with error feedback."""
-    amount: float | None = None
-    """Of the compression: the share of entries for top, the least magnitude for threshold."""
-
-    def problem(self) -> Problem:
-        """Builds the problem."""
-        with naming("--setting.digits"):
-            problem = digits(self.digits.hidden, self.digits.batch_size)
-        with naming("--setting.noise"):
-            return problem.with_noise(self.noise.make())
-
-    def program(self) -> WorkerProgram:
-        """Builds the worker program."""
-        if self.compression == "none":
-            if self.amount is not None:
-                raise ValueError(f"amount={self.amount} needs a --setting.compression")
-            return gradient()
-        return compressed(kind=self.compression, amount=self.amount)
+_LOGGER = "async_optax.distributed"
+_MOST_ROWS = 16  # workers that the table shows
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
     """Trains digits with worker processes that really compute, on Ray."""
 
-    method: Method = Method()
-    setting: Setting = Setting()
+    method: Annotated[Method, tyro.conf.arg(name="")] = Method()
+    setting: Annotated[Setting, tyro.conf.arg(name="")] = Setting()
     protocol: str = "asynchronous"
     """Such as buffered:8:wait or ringmaster:4:stop; `async-optax protocols` lists them."""
     num_workers: int = 2
@@ -90,73 +49,93 @@ class Train:
     extra_time: float = 0.0
     """Seconds that a job takes beside computing, exponential with this mean."""
     slow_factor: float = 1.0
-    """How much longer that is for the slower half of the workers."""
+    """How much longer that is for the slow workers, which are the last ones."""
+    num_slow: int | None = None
+    """How many are slow; by default half of the workers."""
+    checkpoint_every: float = 5.0
+    """Seconds between checkpoints, from which a run that was cut off goes on."""
     address: str | None = None
     """Of a running Ray cluster; by default a session of its own, on the loopback interface."""
     metrics: bool = True
     """Write files for TensorBoard."""
     output: Path = Path("results/train")
-    """Folder of the run: trace, checkpoints, metrics, params.npz. A run that was cut off goes
-    on."""
+    """Folder of the run: trace, checkpoints, metrics, params.npz. The same command goes on with a
+    run that was cut off."""
+
+    def waiting(self) -> "ExtraTime | None":
+        """Builds what jobs wait for beside computing."""
+        require_count("num_workers", self.num_workers)
+        require_number("extra_time", self.extra_time, at_least=0)
+        require_number("slow_factor", self.slow_factor, at_least=1)
+        num_fast = math.ceil(self.num_workers / 2)
+        if self.num_slow is not None:
+            require_count("num_slow", self.num_slow, at_least=0)
+            if self.num_slow > self.num_workers:
+                raise ValueError(
+                    f"num_slow must be at most {self.num_workers}, the number of workers, got "
+                    f"{self.num_slow}"
+                )
+            num_fast = self.num_workers - self.num_slow
+        if not self.extra_time:
+            return None
+        return ExtraTime(self.extra_time, self.slow_factor, num_fast, self.seed)
 
 
 @dataclasses.dataclass(frozen=True)
 class ExtraTime:
-    """Exponential waiting times, drawn by the number of the job.
+    """Exponential waiting times, drawn by seed and number of the job.
 
     Attributes:
       mean: in seconds.
       slow_factor: of workers from ``num_fast`` on.
       num_fast: number of fast workers.
+      seed: of the run.
     """
 
     mean: float
     slow_factor: float
     num_fast: int
+    seed: int
 
     def __call__(self, worker: int, job: int) -> float:
         """Returns the seconds that a worker waits in a job."""
         factor = self.slow_factor if worker >= self.num_fast else 1.0
-        return factor * float(np.random.default_rng((17, job)).exponential(self.mean))
+        return factor * float(np.random.default_rng((17, self.seed, job)).exponential(self.mean))
 
 
 def train_for_real(command: Train, console: Console) -> None:
     """Runs the command, and prints what came of it."""
-    require_number("extra_time", command.extra_time, at_least=0)
-    require_number("slow_factor", command.slow_factor, at_least=1)
+    extra_time = command.waiting()
     report.require_writable(command.output)
-    extra_time = None
-    if command.extra_time:
-        num_fast = math.ceil(command.num_workers / 2)
-        extra_time = ExtraTime(command.extra_time, command.slow_factor, num_fast)
     protocol = parse_protocol(command.protocol)
     try:
-        result = train(
-            command.setting.problem(),
-            command.method.make(command.num_workers),
-            protocol,
-            command.num_workers,
-            key=jax.random.key(command.seed),
-            directory=command.output,
-            num_commits=command.num_commits,
-            worker=command.setting.program(),
-            evaluate_every=command.evaluate_every,
-            extra_time=extra_time,
-            address=command.address,
-            progress=True,
-            metrics=command.metrics,
-            note={"command": as_note(command)},
-        )
+        with plain_log(_LOGGER):
+            result = train(
+                command.setting.problem(),
+                command.method.make(command.num_workers),
+                protocol,
+                command.num_workers,
+                key=jax.random.key(command.seed),
+                directory=command.output,
+                num_commits=command.num_commits,
+                worker=command.setting.program(),
+                evaluate_every=command.evaluate_every,
+                extra_time=extra_time,
+                checkpoint_every=command.checkpoint_every,
+                address=command.address,
+                progress=True,
+                metrics=command.metrics,
+                note={"command": as_note(command.method, command.setting, command.evaluate_every)},
+            )
     except RuntimeError as error:  # the run has failed: say why, in one line
         raise ValueError(str(error)) from error
     stop_if_interrupted()
-    leaves = {str(i): leaf for i, leaf in enumerate(jax.tree.leaves(result.params))}
-    with report.all_or_nothing(command.output) as staging:
-        np.savez(staging / _PARAMS, allow_pickle=False, **leaves)
     recording = result.recording
-    for line in describe(recording, what_if_timeline(recording, protocol).staleness.mean()):
+    save_params(command.output, result.params, recording)
+    for line in describe(recording):
         console.print(line, highlight=False, soft_wrap=True)
-    console.print(f"wrote {command.output}/trace.jsonl, {_PARAMS}", highlight=False)
+    console.print(staleness_table(recording.timeline, predicted_timeline(recording, protocol)))
+    console.print(f"wrote {command.output}/trace.jsonl, {PARAMS_NAME}", highlight=False)
     accuracy = recording.evaluations["accuracy"]
     if not (accuracy >= command.target).any():
         raise ValueError(
@@ -165,43 +144,51 @@ def train_for_real(command: Train, console: Console) -> None:
         )
     first = int(np.argmax(accuracy >= command.target))
     version, time = (recording.evaluations[name][first] for name in ("version", "time"))
+    seconds = time - float(recording.timeline.start_time.min())  # as of the whole run, above
     console.print(
-        f"accuracy {command.target:g} reached at commit {version}, {time:.2f} s", highlight=False
+        f"accuracy {command.target:g} reached at commit {version}, {seconds:.2f} s", highlight=False
     )
 
 
-def describe(recording: Recording, predicted: float) -> list[str]:
-    """Returns what a run did, in lines.
-
-    Args:
-      recording: the run.
-      predicted: mean staleness that the simulation predicts from the measured times.
-    """
+def describe(recording: Recording) -> list[str]:
+    """Returns what a run did, in lines."""
     timeline = recording.timeline
     began = float(timeline.start_time.min())
     seconds = timeline.end_time - began
     lines = [
         f"{recording.header['protocol']}, {timeline.num_workers} workers: {timeline.num_commits} "
         f"commits in {seconds:.2f} s, {timeline.num_commits / seconds:.1f} per second",
-        f"staleness: mean {timeline.staleness.mean():.3f} (simulated from the measured times "
-        f"{predicted:.3f}), largest {timeline.staleness.max()}",
     ]
     if "accuracy" in recording.evaluations:
         lines.append(f"accuracy at the end: {recording.evaluations['accuracy'][-1]:.3f}")
     return lines + [f"incident at {incident}" for incident in recording.incidents]
 
 
-def as_note(command: Train) -> dict[str, Any]:
-    """Returns the settings that a replay needs, as JSON."""
-    fields = dataclasses.asdict(command)
-    kept = {name: fields[name] for name in ("method", "setting", "evaluate_every")}
-    return json.loads(json.dumps(kept))
-
-
-def saved_params(folder: Path) -> list[np.ndarray] | None:
-    """Returns the leaves of the parameters at the end of a run, or ``None`` if it has not ended."""
-    path = folder / _PARAMS
-    if not path.is_file():
+def predicted_timeline(recording: Recording, protocol: Protocol) -> Timeline | None:
+    """Returns what the simulation makes of the measured times; ``None`` if some are not known."""
+    if len(recording.job_times()) < recording.num_workers:  # a worker has never delivered
         return None
-    with np.load(path, allow_pickle=False) as arrays:
-        return [arrays[str(i)] for i in range(len(arrays.files))]
+    return what_if_timeline(recording, protocol)
+
+
+def staleness_table(measured: Timeline, predicted: Timeline | None) -> Table:
+    """Returns a table of staleness, measured / simulated from the measured times of jobs."""
+    table = Table(title="staleness: measured / simulated from the measured times")
+    for column in ("worker", "arrivals", "mean", *(f"{share:.0%}" for share in SHARES), "largest"):
+        table.add_column(column, justify="right")
+    simulated = {} if predicted is None else staleness_by_worker(predicted)
+    found = staleness_by_worker(measured)
+    for worker, one in list(found.items())[: 1 + _MOST_ROWS]:
+        name = "all" if worker is None else str(worker)
+        pairs = zip(_cells(one), _cells(simulated.get(worker)), strict=True)
+        table.add_row(name, *(f"{cell} / {other}" for cell, other in pairs))
+    if len(found) > 1 + _MOST_ROWS:
+        table.add_row(f"{len(found) - 1 - _MOST_ROWS} more")
+    return table
+
+
+def _cells(found: StalenessSummary | None) -> list[str]:
+    if found is None:
+        return ["-"] * (len(SHARES) + 3)
+    numbers = [*found.quantiles, found.largest]
+    return [str(found.num_arrivals), f"{found.mean:.2f}", *map(str, numbers)]

@@ -1,32 +1,30 @@
-"""The run's clock: seconds since the start of the run, for all its servers."""
+"""The run's clock: seconds that the run has been going on, for all its servers."""
 
 import time
 
 
 class Clock:
-    """Seconds since the start of the run.
+    """Seconds that the run has been going on.
 
-    A server that takes over goes on where the wall clock is; within one server's life the clock is
-    monotonic, and no two events have the same time.
+    It stands still while no server runs: a server that takes over goes on from the last event that
+    is kept, so that a run cut off for a day is not a day longer. No two events have the same time.
 
     Args:
-      started: wall time at which the run started, ``time.time()``.
-      at_least: that of the last event before.
+      elapsed: time of the last event of the server before, in seconds, >= 0.
 
     Example:
-      >>> clock = Clock(started=time.time())
+      >>> clock = Clock()
       >>> clock.now() < clock.now()
       True
-      >>> Clock(started=time.time(), at_least=100.0).now() > 100.0
+      >>> 100.0 < Clock(elapsed=100.0).now() < 101.0
       True
     """
 
     _STEP = 1e-7  # seconds; a float64 tells them apart for more than ten years
 
-    def __init__(self, started: float, at_least: float = 0.0):
-        elapsed = max(time.time() - started, at_least)
+    def __init__(self, elapsed: float = 0.0):
         self._zero = time.monotonic() - elapsed
-        self._last = at_least
+        self._last = elapsed
 
     def peek(self) -> float:
         """Returns the time, which other events may have too."""

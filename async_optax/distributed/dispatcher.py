@@ -95,6 +95,11 @@ class Dispatcher:
         """Whether nobody computes: then nothing will arrive."""
         return all(job is None or job.worker in self._held for job in self._jobs)
 
+    @property
+    def _is_over(self) -> bool:
+        """Whether the last commit is made: from then on nothing is decided."""
+        return self.version == self._last_version
+
     def is_present(self, worker: int) -> bool:
         """Whether a worker is there."""
         return self._present[worker]
@@ -117,7 +122,7 @@ class Dispatcher:
     def arrive(self, worker: int, time: float) -> None:
         """A worker has delivered its job."""
         pending = collections.deque([(worker, self._jobs[worker])])
-        while pending and self.version != self._last_version:
+        while pending and not self._is_over:
             worker, job = pending.popleft()
             if job is None or self._jobs[worker] is not job:
                 continue  # dropped, or handled, since it was released
@@ -143,6 +148,8 @@ class Dispatcher:
 
     def time_out(self, worker: int, time: float) -> None:
         """A worker's job has exceeded the policy's time limit."""
+        if self._is_over:
+            return  # a limit before it had the last commit: the job is unfinished
         self._lose(worker, Reason.EXPIRED, time)
         self._follow(worker, self._policy.on_timeout(worker, time), time)
 
@@ -150,12 +157,14 @@ class Dispatcher:
         """A worker is gone, with all the jobs it had."""
         num_lost = self._lose(worker, Reason.FAILED, time)
         self._present[worker] = False
-        self._follow(worker, self._policy.on_leave(worker, num_lost, time), time)
+        if not self._is_over:
+            self._follow(worker, self._policy.on_leave(worker, num_lost, time), time)
 
     def join(self, worker: int, time: float) -> None:
         """A worker has come, or come back."""
         self._present[worker] = True
-        self._follow(worker, self._policy.on_join(worker, time), time)
+        if not self._is_over:
+            self._follow(worker, self._policy.on_join(worker, time), time)
 
     def stop(self, time: float) -> None:
         """The run ends: what is in flight is lost."""

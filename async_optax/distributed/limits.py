@@ -18,8 +18,11 @@ class Limits:
       start: for a worker process to start, import and compile, > 0.
       store: for the object store to hand out one object that is ready, > 0.
       server: without a sign of life of the server's loop before the run fails, > 0.
-      strikes: unusable results (an exception, a wrong shape, NaN or infinity) until a worker is in
-        quarantine: it gets no further job; >= 1.
+      stop: for an interrupted run to come to its next commit and save, > 0.
+      strikes: how often in a row a worker may fail until it is in quarantine and gets no further
+        job, >= 1. It fails by an unusable result (an exception, a wrong shape, NaN or infinity), by
+        the end of its process, by a job or a start beyond its limit; a usable result makes up for
+        all failures before.
       server_restarts: how often a killed server is started again from its checkpoint, >= 0.
 
     Example:
@@ -35,11 +38,12 @@ class Limits:
     start: float = 120.0
     store: float = 60.0
     server: float = 120.0
+    stop: float = 10.0
     strikes: int = 3
     server_restarts: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("job", "start", "store", "server"):
+        for name in ("job", "start", "store", "server", "stop"):
             require_number(f"limits.{name}", getattr(self, name), above=0)
         require_count("limits.strikes", self.strikes)
         require_count("limits.server_restarts", self.server_restarts, at_least=0)

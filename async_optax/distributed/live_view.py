@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from async_optax.distributed.messages import Status
 from async_optax.distributed.rates import CommitRate
 
+_WIDE, _BAR = 100, 20  # characters: of a terminal that has room for a bar, and of the bar
+
 
 def silent(status: Status) -> None:
     """Shows nothing."""
@@ -33,46 +35,51 @@ def live_view(
     try:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
     except ImportError as error:
         raise ImportError(
             "progress=True needs rich: pip install 'async_optax[ray]', or pass a function "
             "progress(status)"
         ) from error
-    columns = (
-        TextColumn("commits {task.fields[commits]}"),
-        BarColumn(),
-        TextColumn("{task.fields[line]}"),
-    )
-    rate = CommitRate()
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    console, rate = Console(stderr=True), CommitRate()
+    has_bar = console.width >= _WIDE
+    columns = [BarColumn(_BAR)] if has_bar else []
+    text = TextColumn("{task.fields[line]}", table_column=Column(no_wrap=True))
+    with Progress(*columns, text, console=console) as bar:
         total = float(num_commits or max_time or 1)
-        task = bar.add_task("run", total=total, commits=0, line="starting")
+        task = bar.add_task("run", total=total, line="starting")
 
         def show(status: Status) -> None:
             done = status.version if num_commits is not None else min(status.time, total)
-            line = describe(status, rate(status))
-            bar.update(task, completed=done, commits=status.version, line=line)
+            room = console.width - (_BAR + 1 if has_bar else 0)
+            bar.update(task, completed=done, line=describe(status, rate(status), room))
 
         yield show
 
 
-def describe(status: Status, commits_per_second: float) -> str:
-    """Returns one line on a run.
+def describe(status: Status, commits_per_second: float, room: int) -> str:
+    """Returns one line on a run: as much of it as there is room for.
 
     Args:
       status: of the run.
       commits_per_second: its speed now; NaN if unknown.
+      room: characters; what is left out is what matters least.
     """
     parts = [
+        f"commits {status.version}",
         f"{_shown(commits_per_second)}/s",
-        f"loss {_shown(status.loss)}",
-        f"staleness {_shown(status.total_staleness)}",
         f"workers {status.workers_up}/{status.num_workers}",
     ]
-    parts += [f"{name} {value:.4g}" for name, value in status.metrics.items()]
     if status.quarantined:
         parts.append(f"quarantined {', '.join(map(str, status.quarantined))}")
-    return "  ".join(parts)
+    parts += [f"{name} {value:.4g}" for name, value in status.metrics.items()]
+    parts += [f"staleness {_shown(status.total_staleness)}", f"loss {_shown(status.loss)}"]
+    line = parts[0]
+    for part in parts[1:]:
+        longer = f"{line}  {part}"
+        if len(longer) <= room:
+            line = longer
+    return line
 
 
 def _shown(value: float) -> str:

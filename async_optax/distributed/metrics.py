@@ -33,9 +33,12 @@ def metric_files(folder: pathlib.Path | None) -> Iterator[Callable[[Status], Non
         raise ImportError(
             "metrics=True needs tensorboardX: pip install 'async_optax[ray]'"
         ) from error
-    writer, rate = writer_class(str(folder)), CommitRate()
+    writer, rate = None, CommitRate()
 
     def write(status: Status) -> None:
+        nonlocal writer
+        if writer is None:  # with the first status, as a run that never starts leaves no file
+            writer = writer_class(str(folder))
         values = {
             "run/loss": status.loss,
             "run/staleness": status.staleness,
@@ -50,4 +53,5 @@ def metric_files(folder: pathlib.Path | None) -> Iterator[Callable[[Status], Non
     try:
         yield write
     finally:
-        writer.close()
+        if writer is not None:
+            writer.close()

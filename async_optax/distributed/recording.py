@@ -12,9 +12,11 @@ import numpy as np
 
 from async_optax.distributed.recorded_jobs import RecordedJobs
 from async_optax.distributed.trace_file import EPOCH, Event, read_events
+from async_optax.distributed.trace_header import checked_header, saved_key
 from async_optax.engine.worker import WorkerProgram
 from async_optax.timelines import Timeline
 from async_optax.timelines.side_tables import Absences, LostJobs, Phases
+from async_optax.validation import first_line
 
 TRACE_NAME = "trace.jsonl"
 _NO_JOB = -1
@@ -78,9 +80,9 @@ class Recording:
         events = read_events(file)
         try:
             return cls(**_fields(events))
-        except (KeyError, TypeError, ValueError) as error:
-            reason = f"{error}" if isinstance(error, ValueError) else f"{type(error).__name__} "
-            reason += "" if isinstance(error, ValueError) else str(error)
+        except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__} "
+            reason = f"{kind}{first_line(error)}"
             raise ValueError(f"{file} is not a valid trace: {reason}") from error
 
     @property
@@ -90,8 +92,7 @@ class Recording:
 
     def key(self) -> jax.Array:
         """Returns the key of the run."""
-        saved = self.header["key"]
-        return jax.random.wrap_key_data(jnp.asarray(saved["data"], jnp.uint32), impl=saved["impl"])
+        return saved_key(self.header["key"])
 
     def worker_program(self, program: WorkerProgram, key: jax.Array) -> RecordedJobs:
         """Returns the program with which the simulation gives each job the number it really had.
@@ -120,7 +121,9 @@ class Recording:
     def job_times(self) -> dict[int, np.ndarray]:
         """Returns how long each worker's jobs took, from being sent to the result, in seconds.
 
-        They are samples for :func:`async_optax.runtimes.empirical`.
+        They are samples for :func:`async_optax.runtimes.empirical`. Only jobs that arrived are
+        known: under a protocol that aborts (``ringmaster(stop=True)``, ``rennala``,
+        ``mindflayer``) or limits times they are biased to the short ones.
         """
         rows = self.job != _NO_JOB
         times = (self.timeline.sent_time - self.timeline.begin_time)[rows]
@@ -140,8 +143,8 @@ class Recording:
 
 
 def _fields(events: Sequence[Event]) -> dict[str, Any]:
-    header = dict(events[0].fields)
-    num_workers = int(header["num_workers"])
+    header = checked_header(events[0].fields)
+    num_workers = header["num_workers"]
     rows: dict[str, list[Any]] = {
         name: [] for name in (*_INTEGERS, *_TIMES, *_MOMENTS, "accepted", "commit")
     }
@@ -188,7 +191,8 @@ def _fields(events: Sequence[Event]) -> dict[str, Any]:
                 for worker in range(num_workers):
                     away.setdefault(worker, last)
                 if num_epochs > 1:
-                    incidents.append(f"{now:.3f} s: server {num_epochs} went on from {last:.3f} s")
+                    kept = sum(rows["commit"])
+                    incidents.append(f"{now:.3f} s: server {num_epochs} went on from commit {kept}")
     absences += [(worker, since, now) for worker, since in away.items()]
     absences = [span for span in absences if span[1] < span[2]]
     if not rows["time"]:

@@ -67,7 +67,13 @@ def what_if_timeline(recording: Recording, protocol: Protocol, *, seed: int = 0)
 
     Each job's time, from being sent to the result, is drawn of those that its worker really took:
     the same law, not the same order. It tells what the protocol would have made of the same
-    machines.
+    machines, in the time from the first job to the end; that in which no server ran does not count.
+    All workers are there all the time.
+
+    Only jobs that arrived have a time. A run whose protocol throws jobs away
+    (``ringmaster(stop=True)``, ``rennala``, ``mindflayer``) or whose ``limits.job`` was exceeded
+    has lost its longest ones: its workers look faster here than they are. Record
+    ``asynchronous()`` for questions about other protocols.
 
     Args:
       recording: a run.
@@ -87,10 +93,11 @@ def what_if_timeline(recording: Recording, protocol: Protocol, *, seed: int = 0)
     silent = sorted(set(range(recording.num_workers)) - times.keys())
     if silent:
         raise ValueError(f"worker {silent[0]} has never delivered: nothing is known of its times")
+    timeline = recording.timeline
     return simulate_timeline(
         protocol,
         runtimes.empirical({worker: own.tolist() for worker, own in times.items()}),
         recording.num_workers,
-        max_time=recording.timeline.end_time,
+        max_time=timeline.end_time - float(timeline.start_time.min()),
         seed=seed,
     )

@@ -11,7 +11,7 @@ from async_optax.distributed.dispatcher import Dispatcher
 from async_optax.distributed.messages import Setup
 from async_optax.distributed.parameter_server import ParameterServer
 from async_optax.distributed.recording import TRACE_NAME
-from async_optax.distributed.trace_file import EPOCH, TraceWriter, read_events
+from async_optax.distributed.trace_file import TraceWriter, read_events
 from async_optax.engine.checkpoints import Checkpointing, CheckpointStore
 
 _FOLDER = "checkpoints"
@@ -24,15 +24,13 @@ class Restored(NamedTuple):
       version: commits that are kept.
       next_job: number of the next job.
       resume_at: offset in the trace; what follows it is void.
-      time: of the last event that is kept.
-      started: wall time at which the run started; ``None`` if it starts now.
+      time: of the last event that is kept; 0 if the run starts now.
     """
 
     version: int
     next_job: int
     resume_at: int
     time: float
-    started: float | None
 
 
 class Saving:
@@ -80,12 +78,11 @@ class Saving:
         events = read_events(self._trace_path)
         found = None if self._store is None else self._store.restore(server.state)
         if found is None:
-            return Restored(0, 0, events[0].end, 0.0, None)
+            return Restored(0, 0, events[0].end, 0.0)
         version, state, tables = found
         server.restore(state)
         self.version = version
         resume_at = int(tables["resume_at"])
         kept = [event for event in events[1:] if event.offset < resume_at]
         last = max((event.fields["time"] for event in kept), default=0.0)
-        started = next(event.fields["started"] for event in kept if event.kind == EPOCH)
-        return Restored(version, int(tables["next_job"]), resume_at, last, started)
+        return Restored(version, int(tables["next_job"]), resume_at, last)

@@ -9,6 +9,7 @@ from typing import Any
 from async_optax.distributed.messages import Setup, Status
 from async_optax.distributed.server_actor import ServerActor
 from async_optax.distributed.worker_actor import WorkerActor
+from async_optax.validation import first_line, require_number
 
 _LOGGER = logging.getLogger("async_optax.distributed")
 _INTERVAL = 0.25  # seconds between two looks
@@ -35,9 +36,12 @@ class Resources:
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
-                raise ValueError(f"resources.{field.name} must be a number >= 0, got {value!r}")
+            require_number(f"resources.{field.name}", getattr(self, field.name), at_least=0)
+        if self.threads_per_worker not in (0, 1):
+            raise ValueError(
+                "resources.threads_per_worker must be 1, or 0 for as many as JAX likes, got "
+                f"{self.threads_per_worker}"
+            )
 
 
 def supervise(
@@ -60,10 +64,26 @@ def supervise(
       What the server returned, and how often a server was started.
 
     Raises:
+      ValueError: if the cluster has less than the processes need.
       RuntimeError: if servers die too often, or the run stalls.
       TimeoutError: if a process does not answer within its limit.
-      Exception: what the server has raised, such as an ``OSError`` for a full disk.
+      OSError: if a disk or the object store is full.
+      Exception: whatever else the server has raised.
     """
+    _require_room(ray, setup.num_workers, resources)
+    try:
+        return _supervise(ray, setup, resources, first_epoch, report)
+    except ray.exceptions.RayError as error:
+        raise _plain(ray, error) from None
+
+
+def _supervise(
+    ray: Any,
+    setup: Setup,
+    resources: Resources,
+    first_epoch: int,
+    report: Callable[[Status], None],
+) -> tuple[dict[str, Any], int]:
     shared = [ray.put(setup)]  # in a list: what is not an argument itself is fetched when asked for
     actor = ray.remote(
         num_cpus=resources.cpus_per_worker,
@@ -78,14 +98,17 @@ def supervise(
         max_restarts=0,
         concurrency_groups={"status": 1},
     )(ServerActor)
-    workers = [actor.remote(worker) for worker in range(setup.num_workers)]
-    actors = list(workers)
+    workers: list[Any] = []
+    actors: list[Any] = []
     epoch, last_epoch = first_epoch, first_epoch + setup.limits.server_restarts
     try:
         while True:
-            server = server_actor.remote(shared, workers, epoch)
+            server = server_actor.remote(shared, epoch)
             actors.append(server)
-            result = _watch(ray, server, setup, report)
+            if not workers:  # later than the server, which must have a place
+                workers += [actor.remote(worker) for worker in range(setup.num_workers)]
+                actors += workers
+            result = _watch(ray, server, workers, setup, report)
             if not isinstance(result, Exception):
                 return result, epoch - first_epoch + 1
             why = last_line(result)
@@ -109,29 +132,74 @@ def supervise(
 
 
 def _watch(
-    ray: Any, server: Any, setup: Setup, report: Callable[[Status], None]
+    ray: Any,
+    server: Any,
+    workers: Sequence[Any],
+    setup: Setup,
+    report: Callable[[Status], None],
 ) -> dict[str, Any] | Exception:
-    """Follows one server; returns its result or, if its process ended, Ray's error."""
-    errors = ray.exceptions
-    run = server.run.remote()
+    """Follows one server; returns its result or, if its process ended, Ray's error.
+
+    If something else ends the run (Ctrl-C, an error of a callback), the server saves first.
+    """
+    run = server.run.remote(workers)
+    try:
+        return _follow(ray, server, run, setup, report)
+    except TimeoutError:
+        raise  # the server answers too late: waiting for it again is no use
+    except BaseException:
+        _let_it_save(ray, server, run, setup)
+        raise
+
+
+def _follow(
+    ray: Any, server: Any, run: Any, setup: Setup, report: Callable[[Status], None]
+) -> dict[str, Any] | Exception:
     _await_start(ray, server, setup)
     heard = time.monotonic()
     while True:
         done, _ = ray.wait([run], timeout=_INTERVAL)
         if done:
+            _ask(ray, server, setup, report)  # first: its last messages tell why it may have failed
             try:
-                result = ray.get(run, timeout=setup.limits.store)
-            except errors.RayActorError as error:
+                return ray.get(run, timeout=setup.limits.store)
+            except ray.exceptions.RayActorError as error:
                 return error
-            except errors.RayTaskError as error:
-                raise _plain(error) from None
-            _ask(ray, server, setup, report)
-            return result
         if _ask(ray, server, setup, report):
             heard = time.monotonic()
         elif time.monotonic() - heard > setup.limits.server:
             raise TimeoutError(
                 f"the server has not answered for limits.server={setup.limits.server:g} s"
+            )
+
+
+def _let_it_save(ray: Any, server: Any, run: Any, setup: Setup) -> None:
+    """Waits until the server has saved: for its last commit, and as long again for the disk."""
+    if setup.checkpoint_every is None or ray.wait([run], timeout=0)[0]:
+        return
+    limit = 2 * setup.limits.stop
+    _LOGGER.warning("interrupted: the server saves, within %g s; interrupt again to skip", limit)
+    server.interrupt.options(concurrency_group="status").remote()
+    try:
+        version = ray.get(run, timeout=limit)["durable_version"]
+    except ray.exceptions.RayError as error:  # that it could not is told; the interruption goes on
+        _LOGGER.warning("the server did not save: %s", last_line(error))
+        return
+    _LOGGER.warning("%d commits are saved: the same call goes on from there", version)
+
+
+def _require_room(ray: Any, num_workers: int, resources: Resources) -> None:
+    """Raises if the cluster can never hold all processes: Ray would wait for more machines."""
+    there = ray.cluster_resources()
+    for name, of_worker, of_server in (
+        ("CPU", resources.cpus_per_worker, resources.server_cpus),
+        ("GPU", resources.gpus_per_worker, resources.server_gpus),
+    ):
+        needed = num_workers * of_worker + of_server
+        if needed > there.get(name, 0.0):
+            raise ValueError(
+                f"num_workers={num_workers} and the server need {needed:g} {name}s, the Ray "
+                f"cluster has {there.get(name, 0.0):g}: take fewer workers, or other resources"
             )
 
 
@@ -179,10 +247,19 @@ def last_line(error: BaseException) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _plain(error: Any) -> BaseException:
-    """The error that the server has raised, without Ray's traceback in its message."""
-    cause = getattr(error, "cause", None)
-    return cause if isinstance(cause, Exception) else error
+def _plain(ray: Any, error: BaseException) -> BaseException:
+    """The error that the server has raised, in one line and none of Ray's own."""
+    errors = ray.exceptions
+    while isinstance(error, errors.RayTaskError) and isinstance(error.cause, Exception):
+        error = error.cause
+    if not isinstance(error, errors.RayError):
+        return error
+    kind: type[Exception] = RuntimeError
+    if isinstance(error, errors.ObjectStoreFullError | errors.OutOfDiskError):
+        kind = OSError
+    elif isinstance(error, errors.GetTimeoutError):
+        kind = TimeoutError
+    return kind(f"{type(error).__name__}: {first_line(error)}")
 
 
 def reported(callbacks: Sequence[Callable[[Status], None]]) -> Callable[[Status], None]:

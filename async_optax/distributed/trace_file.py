@@ -1,9 +1,11 @@
 """The trace of a real run: a file that only grows, one event per line."""
 
 import dataclasses
+import errno
 import json
 import os
 import pathlib
+import secrets
 from collections.abc import Iterator, Mapping
 from typing import Any, Self
 
@@ -21,25 +23,41 @@ class TraceWriter:
     ``epoch`` with the offset ``resume_at``, and whatever stands between that offset and the event
     is void. A line cut off by a crash is void likewise.
 
+    A new file gets its name when its header is whole and on the disk: a trace without one, which
+    nobody could go on with, never exists.
+
     Args:
       path: the file; it must exist, with a header, unless ``header`` is given.
-      header: what the run is, for a new file.
+      header: what the run is, for a new file: JSON.
 
     Raises:
       FileExistsError: if ``header`` is given and the file exists.
+      TypeError: if the header is not JSON.
       OSError: if it cannot be written, or another server writes to it.
     """
 
     def __init__(self, path: str | os.PathLike[str], header: Mapping[str, Any] | None = None):
         self._path = pathlib.Path(path)
-        self._file = self._path.open("ab" if header is None else "xb", buffering=0)
+        if header is None:
+            self._file = self._path.open("ab", buffering=0)
+            try:
+                self._lock()
+            except BaseException:
+                self._file.close()
+                raise
+            return
+        unnamed = self._path.with_name(f".{self._path.name}-{secrets.token_hex(8)}")
+        self._file = unnamed.open("xb", buffering=0)
         try:
             self._lock()
-            if header is not None:
-                self.write(HEADER, format=FORMAT, version=VERSION, **header)
+            self.write(HEADER, format=FORMAT, version=VERSION, **header)
+            self.sync()
+            _name(unnamed, self._path)
         except BaseException:
             self._file.close()
             raise
+        finally:
+            unnamed.unlink(missing_ok=True)
 
     @property
     def offset(self) -> int:
@@ -136,6 +154,8 @@ def read_events(path: str | os.PathLike[str]) -> list[Event]:
             )
         if event.kind == EPOCH:
             resume_at = event.fields["resume_at"]
+            if resume_at < kept[0].end:
+                raise ValueError(f"{path} is damaged: line {number} makes the header void")
             while kept and kept[-1].offset >= resume_at:
                 kept.pop()
             broken = None
@@ -160,11 +180,32 @@ def _lines(path: pathlib.Path) -> Iterator[Event | str]:
             try:
                 fields = json.loads(line)
                 kind = fields.pop("event")
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                if kind == EPOCH:
+                    _check_epoch(fields, offset)
+            except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
                 yield f"is no event ({first_line(error)})"
             else:
                 yield Event(offset, end, kind, fields)
             offset = end
+
+
+def _check_epoch(fields: Mapping[str, Any], offset: int) -> None:
+    for name, least, most in (("number", 1, 2**31 - 1), ("resume_at", 0, offset)):
+        value = fields[name]
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} must be an integer in [{least}, {most}], got {value!r:.40}")
+
+
+def _name(unnamed: pathlib.Path, path: pathlib.Path) -> None:
+    """Gives a file its name, unless a file has it."""
+    try:
+        os.link(unnamed, path)  # of two at once, one fails
+    except FileExistsError:
+        raise
+    except OSError:  # not all file systems have links
+        if path.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+        unnamed.rename(path)
 
 
 def _ends_in_newline(path: pathlib.Path) -> bool:

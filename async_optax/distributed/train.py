@@ -2,8 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,13 +17,13 @@ from async_optax.distributed.live_view import live_view
 from async_optax.distributed.messages import Setup, Status
 from async_optax.distributed.metrics import metric_files
 from async_optax.distributed.recording import TRACE_NAME, Recording
+from async_optax.distributed.run_folder import checked_folder, header_of, next_epoch
 from async_optax.distributed.session import ray_session
 from async_optax.distributed.supervision import Resources, reported, supervise
-from async_optax.distributed.trace_file import EPOCH, TraceWriter, read_events
+from async_optax.distributed.trace_file import TraceWriter
 from async_optax.engine import Problem, WorkerProgram, gradient
 from async_optax.engine.checkpoint_files import import_orbax
 from async_optax.engine.checks import check_functions, check_key, checked_slot_dtype
-from async_optax.engine.fingerprint import differences
 from async_optax.engine.fitting import nodes_with
 from async_optax.engine.memory import num_bytes
 from async_optax.engine.resuming import described
@@ -99,7 +97,8 @@ def train(
       key: a typed key, ``jax.random.key(seed)``.
       directory: of the run, made if need be: trace, checkpoints and metrics.
       num_commits: stop right after that many commits, >= 1; or
-      max_time: stop after that many seconds, > 0.
+      max_time: stop after that many seconds, > 0, of the run's clock, which stands still while no
+        server runs; under a protocol that gathers, with the next commit after that.
       worker: the worker program; ``None`` is :func:`async_optax.gradient`. See also
         :func:`compressed`.
       slot_dtype: floating-point dtype in which parameters travel to the workers, such as
@@ -117,7 +116,7 @@ def train(
         or one of its own that listens on the loopback interface only.
       progress: show a live view, or call ``progress(status)`` a few times per second.
       metrics: write files for TensorBoard to ``directory/metrics``.
-      note: JSON that is kept in the trace's header.
+      note: a dictionary, JSON, that is kept in the trace's header.
 
     Returns:
       A :class:`TrainResult`.
@@ -158,9 +157,12 @@ def train(
         import_orbax()
     if extra_time is not None and not callable(extra_time):
         raise TypeError(f"extra_time must be a function of worker and job, got {extra_time!r}")
-    limits, resources = limits or Limits(), resources or Resources()
+    limits = _of_kind("limits", limits, Limits)
+    resources = _of_kind("resources", resources, Resources)
+    if not isinstance(metrics, bool):
+        raise TypeError(f"metrics must be a boolean, got {metrics!r}")
     dtype = checked_slot_dtype(slot_dtype)
-    folder = pathlib.Path(directory).absolute()
+    folder = checked_folder(directory)
     setup = Setup(
         problem=problem,
         optimizer=optimizer,
@@ -189,6 +191,7 @@ def train(
                 "num_workers": num_workers,
                 "key": jax.random.key_data(key),
                 "slot_dtype": str(dtype),
+                "seed": seed,
             }
         ),
         limits=limits,
@@ -198,15 +201,16 @@ def train(
     # In flight are a version for each worker and the newest, and each worker's update.
     store_bytes = (2 * num_workers + 2) * max(num_bytes(shapes.served), num_bytes(shapes.sent))
     num_cpus = resources.cpus_per_worker * num_workers + resources.server_cpus
-    with ray_session(address, int(np.ceil(num_cpus)) or 1, store_bytes) as ray:
-        first_epoch = _prepare(folder, setup, note)
-        with (
-            live_view(progress, num_commits, max_time) as show,
-            metric_files(folder / "metrics" if metrics else None) as write,
-        ):
-            final, num_servers = supervise(
-                ray, setup, resources, first_epoch, reported([show, write])
-            )
+    # Nothing is started, and no file written, before all is known to fit.
+    first_epoch, header = next_epoch(folder, setup), header_of(setup, note)
+    with (
+        live_view(progress, num_commits, max_time) as show,
+        metric_files(folder / "metrics" if metrics else None) as write,
+        ray_session(address, int(np.ceil(num_cpus)) or 1, store_bytes) as ray,
+    ):
+        if not (folder / TRACE_NAME).exists():
+            TraceWriter(folder / TRACE_NAME, header).close()
+        final, num_servers = supervise(ray, setup, resources, first_epoch, reported([show, write]))
     return TrainResult(final["params"], Recording.load(folder), num_servers)
 
 
@@ -285,32 +289,7 @@ def _check_horizon(num_commits: int | None, max_time: float | None) -> None:
         require_number("max_time", max_time, above=0)
 
 
-def _prepare(folder: pathlib.Path, setup: Setup, note: Mapping[str, Any] | None) -> int:
-    """Begins the trace of a new run, or looks at that of one to go on; returns the next epoch."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / TRACE_NAME
-    if not path.exists():
-        header = {
-            "num_workers": setup.num_workers,
-            "protocol": setup.protocol.name,
-            "issues_tokens": bool(setup.protocol.policy(setup.num_workers).issues_tokens),
-            "key": {"impl": setup.key_impl, "data": setup.key_data.tolist()},
-            "precision": "float64" if setup.x64 else "float32",
-            "slot_dtype": setup.slot_dtype,
-            "seed": setup.seed,
-            "created": time.time(),
-            "description": setup.description,
-            "note": dict(note or {}),
-        }
-        TraceWriter(path, header).close()
-        return 1
-    events = read_events(path)
-    differs = differences(events[0].fields["description"], setup.description)
-    if differs:
-        raise ValueError(f"{folder} holds another run: {differs}. Use another directory")
-    if setup.checkpoint_every is None and len(events) > 1:
-        raise ValueError(
-            f"{folder} holds a run already, and checkpoint_every=None cannot go on with one: use "
-            "another directory"
-        )
-    return 1 + max([0, *(event.fields["number"] for event in events if event.kind == EPOCH)])
+def _of_kind(name: str, value: Any, kind: type) -> Any:
+    if value is not None and not isinstance(value, kind):
+        raise TypeError(f"{name} must be a {kind.__name__}, got {value!r}")
+    return kind() if value is None else value

@@ -14,6 +14,7 @@ from async_optax.distributed.computer import Computer
 from async_optax.distributed.messages import Reply, Request, Setup
 from async_optax.distributed.packing import pack
 from async_optax.distributed.session import import_ray
+from async_optax.validation import require_number
 
 _BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
 
@@ -126,9 +127,10 @@ class WorkerActor:
         """Takes the extra time of the job, unless it is cancelled meanwhile."""
         if self._extra_time is None:
             return
-        seconds = float(self._extra_time(self._worker, request.job))
+        seconds = self._extra_time(self._worker, request.job)
+        require_number(f"extra_time({self._worker}, {request.job})", seconds, at_least=0)
         with self._changed:
-            self._changed.wait_for(lambda: self._is_unwanted(request), timeout=seconds)
+            self._changed.wait_for(lambda: self._is_unwanted(request), timeout=float(seconds))
 
 
 def configure_jax(platform: str | None, x64: bool, threads: int) -> None:

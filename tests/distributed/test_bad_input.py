@@ -1,5 +1,7 @@
 """What a real run refuses before any process starts, and what it listens on."""
 
+import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -9,11 +11,24 @@ import optax
 import pytest
 
 import async_optax as ao
-from async_optax.distributed import compressed, train
+from async_optax.distributed import Resources, compressed, train
+from async_optax.distributed.trace_file import TraceWriter
 from tests.distributed.runs import KEY, METHOD, PROBLEM
 
 ASYNCHRONOUS = ao.protocols.asynchronous()
 EASGD, ELASTIC = ao.optimizers.easgd(0.1, 0.1), ao.gossip.elastic_steps(1, optax.sgd(0.1))
+
+
+@pytest.fixture(autouse=True)
+def no_session(monkeypatch):
+    """What is refused is refused before Ray starts."""
+
+    def start(*arguments):
+        raise AssertionError("a session was started")
+
+    monkeypatch.setattr(
+        importlib.import_module("async_optax.distributed.train"), "ray_session", start
+    )
 
 
 def refused(tmp_path, message, error=ValueError, **changes):
@@ -22,6 +37,7 @@ def refused(tmp_path, message, error=ValueError, **changes):
     with pytest.raises(error, match=message) as caught:
         train(**arguments)
     assert "\n" not in str(caught.value)
+    assert not (tmp_path / "trace.jsonl").exists()
 
 
 @pytest.mark.parametrize(
@@ -37,6 +53,7 @@ def refused(tmp_path, message, error=ValueError, **changes):
         ({"optimizer": EASGD, "worker": ELASTIC}, "a copy of the parameters per worker"),
         ({"optimizer": ao.transforms.track_staleness(METHOD, 2)}, "tracks the staleness itself"),
         ({"protocol": ao.protocols.synchronous(backup=2)}, "backup must be < 2"),
+        ({"directory": ""}, "directory must be the path of a folder, got ''"),
     ],
 )
 def test_values_that_cannot_be(changes, message, tmp_path):
@@ -51,10 +68,66 @@ def test_values_that_cannot_be(changes, message, tmp_path):
         ({"key": 0}, "key must be one typed key"),
         ({"extra_time": 1.0}, "extra_time must be a function"),
         ({"slot_dtype": "no"}, "slot_dtype must be a floating-point dtype"),
+        ({"directory": None}, "directory must be the path of a folder, got None"),
+        ({"limits": {"job": 3}}, "limits must be a Limits, got {'job': 3}"),
+        ({"resources": {"server_cpus": 3}}, "resources must be a Resources"),
+        ({"progress": "yes"}, "progress must be a boolean or a function, got 'yes'"),
+        ({"metrics": "yes"}, "metrics must be a boolean, got 'yes'"),
+        ({"note": {"a": object()}}, "note must be a dictionary of JSON"),
     ],
 )
 def test_kinds_that_cannot_be(changes, message, tmp_path):
     refused(tmp_path, message, TypeError, **changes)
+
+
+def test_what_is_not_there_is_said_before_anything_starts(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    refused(tmp_path, "cannot write to the directory", OSError, directory=tmp_path / "file" / "run")
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "tensorboardX", None)
+        refused(tmp_path, "metrics=True needs tensorboardX", ImportError, metrics=True)
+        patched.setitem(sys.modules, "rich.progress", None)
+        refused(tmp_path, "progress=True needs rich", ImportError, progress=True)
+    path = tmp_path / "other" / "trace.jsonl"
+    path.parent.mkdir()
+    TraceWriter(path, {"description": {"num_workers": "7"}}).close()
+    refused(tmp_path, "holds another run: .*num_workers is 7 there", directory=path.parent)
+    path.unlink()
+    TraceWriter(path, {}).close()
+    refused(tmp_path, "does not say of which run it is", directory=path.parent)
+
+
+def test_a_run_goes_on_with_its_own_arguments_alone(tmp_path, monkeypatch):
+    started = []
+
+    def fail(ray, setup, resources, first_epoch, report):
+        started.append(first_epoch)
+        raise RuntimeError("no worker was ready")
+
+    module = importlib.import_module("async_optax.distributed.train")
+    monkeypatch.setattr(module, "ray_session", lambda *arguments: contextlib.nullcontext())
+    monkeypatch.setattr(module, "supervise", fail)
+    arguments = {"key": KEY, "directory": tmp_path, "num_commits": 5}
+    for _ in range(2):  # what failed before its first server leaves nothing in the way
+        with pytest.raises(RuntimeError, match="no worker was ready"):
+            train(PROBLEM, METHOD, ASYNCHRONOUS, 2, **arguments)
+    assert started == [1, 1]
+    with pytest.raises(ValueError, match="holds another run: seed is 0 there and 1 here"):
+        train(PROBLEM, METHOD, ASYNCHRONOUS, 2, seed=1, **arguments)
+    with TraceWriter(tmp_path / "trace.jsonl") as trace:
+        trace.write_epoch(1, trace.offset, time=0.0)
+    with pytest.raises(RuntimeError, match="no worker was ready"):
+        train(PROBLEM, METHOD, ASYNCHRONOUS, 2, **arguments | {"num_commits": 50})
+    assert started == [1, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("cpus_per_worker", float("inf")), ("server_cpus", -1), ("threads_per_worker", 4)],
+)
+def test_resources_that_cannot_be(field, value):
+    with pytest.raises(ValueError, match=f"resources.{field} must be .*got {value}"):
+        Resources(**{field: value})
 
 
 def test_compression_that_cannot_be():

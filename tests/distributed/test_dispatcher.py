@@ -58,6 +58,9 @@ class Silent:
     def drop(self, job, reason, time):
         self.dropped.append((job.number, reason))
 
+    def commit_alone(self, worker, version, time):
+        pass
+
 
 def test_what_is_in_flight_at_the_end_is_unfinished_queues_included():
     crew = Silent()
@@ -67,6 +70,22 @@ def test_what_is_in_flight_at_the_end_is_unfinished_queues_included():
     assert dispatcher.num_present == 2
     dispatcher.stop(1.0)
     assert sorted(crew.dropped) == [(number, Reason.UNFINISHED) for number in range(5)]
+
+
+@pytest.mark.parametrize("event", ["time_out", "leave", "join"])
+def test_nothing_is_decided_after_the_last_commit(event):
+    policy = protocols.asynchronous().policy(3)
+    dispatcher = Dispatcher("mine", policy, 3, Silent(), last_version=1)
+    commit = protocols.Decision(commit=True)
+    policy.on_timeout = lambda worker, time: commit
+    policy.on_leave = lambda worker, num_lost, time: commit
+    policy.on_join = lambda worker, time: commit
+    dispatcher.begin([0, 1], 0.0)
+    dispatcher.time_out(0, 1.0)
+    assert dispatcher.version == 1
+    getattr(dispatcher, event)(2 if event == "join" else 1, 1.0)  # found in the same look
+    assert dispatcher.version == 1
+    assert dispatcher.num_present == {"time_out": 2, "leave": 1, "join": 3}[event]
 
 
 def test_a_policy_that_starts_who_is_away_or_busy_is_refused():

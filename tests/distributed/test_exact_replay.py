@@ -59,6 +59,27 @@ def test_parameters_may_travel_in_bfloat16(tmp_path, x64):
     assert np.abs(wide[0] - narrow[0]).max() > 1e-6  # it was another run
 
 
+# Workers read other parameters than the server's: look-aheads, and predictions.
+SERVING = {
+    "dana_dc": {"num_workers": 6},
+    "dana_gap_aware": {"num_workers": 6},
+    "smega2": {"num_workers": 6},
+    "linear_weight_prediction": {"num_steps": 5},
+}
+
+
+@pytest.mark.parametrize("name", SERVING)
+def test_what_workers_read_need_not_be_the_parameters(name, tmp_path, x64):
+    arguments = {"learning_rate": 0.05, "momentum": 0.5} | SERVING[name]
+    training = PROBLEM, ao.optimizers.make(name, **arguments), ao.gradient(), KEY
+    times, protocol = LAW.job_times(6, 0), ao.protocols.asynchronous()
+    ran = VirtualRun(protocol, times, SPANS, tmp_path / "trace.jsonl", training)
+    params = ran.run(24)
+    assert np.abs(ran.server.served()[0] - params).max() > 1e-3
+    again = replay(*training[:2], Recording.load(tmp_path), lanes=1)
+    np.testing.assert_allclose(params, again.params, rtol=0, atol=1e-12)
+
+
 def test_an_optimizer_may_compute_a_job_anew(tmp_path, x64):
     optimizer = ao.optimizers.make("dc_asgd", learning_rate=0.1)
     exact = ao.transforms.compensate_delay_exact()

@@ -20,9 +20,13 @@ ASYNCHRONOUS = ao.protocols.asynchronous()
 
 
 class Breaker:
-    """Kills workers now and then, and the server at given versions; keeps what was durable."""
+    """Kills workers now and then, and the server at given versions; keeps what was durable.
 
-    def __init__(self, directory, server_at=(), every=None, seed=0):
+    At last it presses Ctrl-C, if asked to.
+    """
+
+    def __init__(self, directory, server_at=(), every=None, seed=0, end_at=None):
+        self._end_at = end_at
         self._directory, self._server_at, self._every = directory, list(server_at), every
         self._rng = np.random.default_rng(seed)
         self._next = None if every is None else time.monotonic() + every
@@ -36,6 +40,9 @@ class Breaker:
             jobs = recording.job[commits][: status.durable_version].tolist()
             assert self.durable.items() <= dict(enumerate(jobs)).items()
             self.durable = dict(enumerate(jobs))
+        if self._end_at is not None and status.version > self._end_at and not self._server_at:
+            self._end_at = None
+            raise KeyboardInterrupt
         if self._server_at and status.version > self._server_at[0] and status.durable_version:
             del self._server_at[0]
             self.servers_killed += 1
@@ -62,24 +69,62 @@ def check(result, breaker, num_commits):
     assert distance(result) < 1e-10
 
 
-def test_a_killed_server_goes_on_from_its_checkpoint(ray, tmp_path, x64, caplog):
-    breaker = Breaker(tmp_path, server_at=[60])
-    result = run(
-        tmp_path,
-        ao.protocols.rennala(2),
-        num_commits=150,
-        extra_time=random_sleep,
-        checkpoint_every=0.2,
-        progress=breaker,
-    )
-    assert (breaker.servers_killed, result.num_servers, result.recording.num_epochs) == (1, 2, 2)
-    check(result, breaker, 150)
+def test_a_killed_server_goes_on_from_its_checkpoint_and_one_that_was_interrupted(
+    ray, tmp_path, x64, caplog
+):
+    protocol, breaker = ao.protocols.rennala(2), Breaker(tmp_path, server_at=[60], end_at=110)
+    arguments = {"extra_time": random_sleep, "checkpoint_every": 1.0, "progress": breaker}
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, protocol, num_commits=10**6, **arguments)
+    assert breaker.servers_killed == 1
     assert "server 2 goes on from the checkpoint" in caplog.text
+    told = [line.getMessage() for line in caplog.records if "are saved" in line.getMessage()]
+    kept, before = int(told[0].split()[0]), Recording.load(tmp_path)
+    assert before.timeline.num_commits == kept > 110
+    num_commits = kept + 20
+    result = run(tmp_path, protocol, num_commits=num_commits, **arguments)
+    recording = result.recording
+    assert (result.num_servers, recording.num_epochs) == (1, 3)
+    check(result, breaker, num_commits)
+    jobs = before.job[before.timeline.commit]
+    np.testing.assert_array_equal(recording.job[recording.timeline.commit][:kept], jobs)
+    assert f"server 3 goes on from commit {kept}" in caplog.text
     # The directory of a run that has ended gives its result again, and no other run may use it.
-    again = run(tmp_path, ao.protocols.rennala(2), num_commits=150, checkpoint_every=0.2)
+    again = run(tmp_path, protocol, num_commits=num_commits, checkpoint_every=1.0)
     np.testing.assert_array_equal(again.params["w"], result.params["w"])
     with pytest.raises(ValueError, match="holds another run: .*protocol"):
-        run(tmp_path, ASYNCHRONOUS, num_commits=150)
+        run(tmp_path, ASYNCHRONOUS, num_commits=num_commits)
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("ObjectStoreFullError", OSError),
+        ("OutOfDiskError", OSError),
+        ("GetTimeoutError", TimeoutError),
+        ("RaySystemError", RuntimeError),
+    ],
+)
+@pytest.mark.parametrize("where", ["driver", "server"])
+def test_errors_of_ray_come_as_pythons_own(kind, expected, where, ray, tmp_path, monkeypatch):
+    error = getattr(ray.exceptions, kind)("nothing left\nhere")
+    if where == "server":
+        inner = ray.exceptions.RayTaskError("run", "inner", error).as_instanceof_cause()
+        error = ray.exceptions.RayTaskError("run", "outer", inner).as_instanceof_cause()
+
+    def put(value):
+        raise error
+
+    monkeypatch.setattr(ray, "put", put)
+    with pytest.raises(expected, match=f"{kind}: .*nothing left") as caught:
+        run(tmp_path, ASYNCHRONOUS, num_commits=1)
+    assert not isinstance(caught.value, ray.exceptions.RayError)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_without_room_is_refused(ray, tmp_path):
+    with pytest.raises(ValueError, match="num_workers=8 and the server need 9 CPUs, .* has 8"):
+        run(tmp_path, ASYNCHRONOUS, num_workers=8, num_commits=1)
 
 
 def test_a_worker_that_sends_nan_is_quarantined(ray, tmp_path, x64, caplog):
@@ -113,7 +158,7 @@ def test_a_job_that_hangs_costs_its_worker_and_no_more(ray, tmp_path, x64):
         return 60.0 if job == 20 else 0.002
 
     limits = dataclasses.replace(LIMITS, job=1.0)
-    result = run(tmp_path, ASYNCHRONOUS, num_commits=800, extra_time=extra_time, limits=limits)
+    result = run(tmp_path, ASYNCHRONOUS, num_commits=300, extra_time=extra_time, limits=limits)
     lost = result.recording.timeline.lost
     assert np.count_nonzero(lost.reason == Reason.FAILED) == 1
     assert any("within limits.job=1 s" in line for line in result.recording.incidents)

@@ -11,8 +11,7 @@ from async_optax.distributed import compressed
 from async_optax.timelines import Reason
 from tests.distributed.runs import distance, random_sleep, run
 
-# Aborts, time limits, rounds; the rest differ in the policy alone, for which tests without processes
-# do.
+# Aborts, time limits, rounds; the rest differ in the policy alone: tests without processes do.
 CASES = {
     "aborts": (
         ao.protocols.ringmaster(1, stop=True),
