@@ -192,7 +192,7 @@ PRESETS: Mapping[str, Preset] = {
                 batch_size=16,
                 max_time=150.0,
                 num_evaluations=15,
-                targets=(0.25, 0.3, 0.35),
+                targets=(0.2, 0.25, 0.3),
                 num_train=20_000,
                 num_test=500,
                 augment=False,
@@ -209,7 +209,6 @@ PRESETS: Mapping[str, Preset] = {
         ),
         seeds=(0,),
         fresh=(100, 101),
-        furthest=4,
         scan=(-2, 0, 2),
     ),
     "cpu-real-text": Preset(
