@@ -1,9 +1,12 @@
 """The driver: starts server and workers, watches them, and starts a killed server again."""
 
+import contextlib
 import dataclasses
 import logging
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from async_optax.distributed.messages import Setup, Status
@@ -72,9 +75,27 @@ def supervise(
     """
     _require_room(ray, setup.num_workers, resources)
     try:
-        return _supervise(ray, setup, resources, first_epoch, report)
+        with _terminable():
+            return _supervise(ray, setup, resources, first_epoch, report)
     except ray.exceptions.RayError as error:
         raise _plain(ray, error) from None
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Makes SIGTERM an exception: Ray's own handler aborts the process after three seconds."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+
+    def end(signum: int, frame: object) -> None:
+        raise SystemExit(128 + signum)
+
+    previous = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous or signal.SIG_DFL)
 
 
 def _supervise(
