@@ -37,7 +37,7 @@ def async_heavy_tailed(
     max_ratio: ArrayLike | None = None,
     order: Literal["clip_first", "compensate_first"] = "clip_first",
     clip_at: Literal["arrival", "commit", "both"] = "arrival",
-    server: Callable[..., optax.GradientTransformation] = optax.sgd,
+    server: Callable[..., optax.GradientTransformation] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """Clip, compensate for the delay, weigh by the staleness, commit, step.
 
@@ -59,7 +59,7 @@ def async_heavy_tailed(
     threshold to tune, and a learning rate (in units of the parameters, 0.004 to 0.015 on our
     problems) that carries over between losses and levels of noise.
 
-    The last line is the step of ``server=optax.sgd``; another server takes the sum as its gradient.
+    The last line is plain SGD; another ``server`` takes the sum as its gradient.
 
     Args:
       learning_rate: a number > 0, or a schedule of the commits.
@@ -80,7 +80,8 @@ def async_heavy_tailed(
       clip_at: per ``"arrival"``, on the sum at each ``"commit"``, or ``"both"``. Clipping
         only the sum lets one outlier hide all other arrivals of its commit.
       server: ``server(learning_rate)`` is the optimizer of the commits, such as ``optax.adam``;
-        numbers can be swept in ``jax.tree_util.Partial(optax.adam, b1=0.5)``.
+        numbers can be swept in ``jax.tree_util.Partial(optax.adam, b1=0.5)``. ``None`` is
+        ``optax.sgd``.
 
     Returns:
       A transformation for any protocol; ``update`` requires ``params``, ``stale_params`` and
@@ -89,7 +90,7 @@ def async_heavy_tailed(
     Raises:
       ValueError: if a number is out of range, a choice is unknown, or "adaptive" would not come
         first.
-      TypeError: if ``server`` is not callable.
+      TypeError: if ``server`` is neither ``None`` nor callable.
 
     Example:
       >>> import jax.numpy as jnp
@@ -114,7 +115,7 @@ def async_heavy_tailed(
     require_choice("clipping", clipping, _CLIPPINGS)
     require_choice("order", order, _ORDERS)
     require_choice("clip_at", clip_at, _PLACES)
-    if not callable(server):
+    if server is not None and not callable(server):
         raise TypeError(f"server must be a function such as optax.adam, got {server!r}")
     if clipping == "adaptive" and (order != "clip_first" or clip_at == "commit"):
         raise ValueError(
@@ -133,7 +134,7 @@ def async_heavy_tailed(
     per_arrival = [compensate_delay(compensation / threshold / threshold, max_ratio)]
     if clip_at != "commit":
         per_arrival.insert(0 if order == "clip_first" else 1, clip)
-    step = server(learning_rate)
+    step = (server or optax.sgd)(learning_rate)
     if clip_at != "arrival":
         step = optax.chain(clip, step)
     return optax.chain(

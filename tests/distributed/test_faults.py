@@ -156,13 +156,13 @@ def test_when_all_workers_fail_the_run_says_why(ray, tmp_path, x64):
 
 def test_a_job_that_hangs_costs_its_worker_and_no_more(ray, tmp_path, x64):
     def extra_time(worker, job):
-        return 60.0 if job == 20 else 0.002
+        return 60.0 if job == 20 else 0.02  # 300 of those take longer than the limit
 
-    limits = dataclasses.replace(LIMITS, job=1.0)
+    limits = dataclasses.replace(LIMITS, job=5.0)
     result = run(tmp_path, ASYNCHRONOUS, num_commits=300, extra_time=extra_time, limits=limits)
     lost = result.recording.timeline.lost
     assert np.count_nonzero(lost.reason == Reason.FAILED) == 1
-    assert any("within limits.job=1 s" in line for line in result.recording.incidents)
+    assert any("within limits.job=5 s" in line for line in result.recording.incidents)
     assert distance(result) < 1e-10
 
 
@@ -187,7 +187,7 @@ def test_a_full_disk_or_a_stuck_server_is_an_error(kind, ray, tmp_path, x64):
     }
     with pytest.raises(errors[kind][0], match=errors[kind][1]):
         run(tmp_path, ASYNCHRONOUS, problem=problem, num_commits=10**6, limits=limits)
-    assert time.monotonic() - started < 25
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.slow

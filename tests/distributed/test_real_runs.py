@@ -11,7 +11,7 @@ from async_optax.distributed import compressed
 from async_optax.timelines import Reason
 from tests.distributed.runs import distance, random_sleep, run
 
-# Aborts, time limits, rounds; the rest differ in the policy alone: tests without processes do.
+# Aborts and time limits; the rest differ in the policy alone: tests without processes do.
 CASES = {
     "aborts": (
         ao.protocols.ringmaster(1, stop=True),
@@ -20,12 +20,6 @@ CASES = {
     "time_limits": (
         ao.protocols.mindflayer(0.3, batch_size=200),  # more trials than fit into the limit
         {"extra_time": lambda worker, job: 20.0 if job in (3, 8) else 0.003, "num_commits": 1},
-    ),
-    "rounds": (
-        ao.protocols.switching(
-            [(0.05, ao.protocols.synchronous(backup=1)), (None, ao.protocols.rennala(2))]
-        ),
-        {},
     ),
 }
 

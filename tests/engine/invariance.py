@@ -28,11 +28,29 @@ OPTIMIZERS = {
     **{name: lambda: ao.optimizers.diloco(0.5, momentum=0.5) for name in KEEPING_STATE},
 }
 
-# Of the variants of a method the last one, with most of its options.
-NAMES = [*{CASES[name][0] if name in CASES else name: name for name in OPTIMIZERS}.values()]
+# The engine knows of a method what its state is like: none, moments, rows of the workers, other
+# parameters served, what is gathered, a program of the workers; one method of each, of its variants
+# the last one, with most of its options.
+METHODS = (
+    "sgd",
+    "adadelay",
+    "dc_asgd_adaptive",
+    "dana",
+    "dana_gap_aware",
+    "smega2",
+    "normalized_momentum_sgd",
+    "nadam_delayed",
+    "fedbuff",
+    "fadas",
+    "gba",
+    "diloco",
+    "async_heavy_tailed",
+)
+_LAST = {CASES[name][0] if name in CASES else name: name for name in OPTIMIZERS}
+NAMES = [_LAST[name] for name in (*METHODS, *(name for name in OPTIMIZERS if name not in CASES))]
 
-# Every method, under a protocol where each arrival commits or one that gathers them; and every
-# protocol. Methods that share a protocol share its timeline, protocols share a program.
+# Each of them under a protocol where every arrival commits or one that gathers; and every protocol.
+# Methods that share a protocol share its timeline, protocols share a program.
 RUNS = [(name, ("asynchronous", "buffered_no_wait")[i % 2]) for i, name in enumerate(NAMES)]
 RUNS += [("clipped_sgd", protocol) for protocol in PROTOCOLS]
 RUNS += [("kept_adam", protocol) for protocol in ("uniform", "buffered_no_wait")]
