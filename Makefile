@@ -8,9 +8,8 @@ STAMP := .venv/.installed
 demo: $(STAMP)
 	$(BIN)/async-optax demo --output results/demo
 
-# Three processes keep two cores busy: some tests wait for processes of their own.
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 3 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,6 +1,5 @@
 """Strict numerics and fixed seeds for every test."""
 
-import gc
 import itertools
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 from tests.compiling import compile_quickly
 
 compile_quickly()
-gc.set_threshold(100_000)  # traces are large and live long: looking for cycles takes a while
 jax.config.update("jax_traceback_in_locations_limit", 0)  # lowers programs a little faster
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_num_cpu_devices", 8)  # for meshes; one device is used unless asked
@@ -44,7 +42,7 @@ _tests = itertools.count(1)
 def _room_for_programs():
     """Drops compiled programs before their memory maps run out: each has many."""
     yield
-    if next(_tests) % 20 == 0 and _MAPS.exists():
+    if next(_tests) % 10 == 0 and _MAPS.exists():
         with _MAPS.open("rb") as maps:
             many = sum(1 for _ in maps) > _MANY_MAPS
         if many:

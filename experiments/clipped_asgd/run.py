@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for task in options.tasks or ():
         if task not in known:
             parser.error(f"--tasks must be some of {', '.join(known)}; got {task}")
+    if options.tasks and options.output == RESULTS:
+        parser.error("--tasks needs an --output of its own: the results are of all tasks")
     EXPERIMENT.run(options, tasks=options.tasks or tuple(known))
 
 

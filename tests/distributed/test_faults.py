@@ -179,7 +179,7 @@ def test_a_full_disk_or_a_stuck_server_is_an_error(kind, ray, tmp_path, x64):
         return {"norm": jnp.linalg.norm(params["w"])}
 
     problem = dataclasses.replace(PROBLEM, evaluate=evaluate)
-    limits = dataclasses.replace(LIMITS, server=3.0)
+    limits = dataclasses.replace(LIMITS, server=8.0)
     started = time.monotonic()
     errors = {
         "full": (OSError, "too large|disk is full"),

@@ -335,6 +335,7 @@ def test_one_device_has_threads_or_vmap(vmap, expected, monkeypatch):
     monkeypatch.setattr(choice, "_MIN_WAVES", 0)
     monkeypatch.setattr(choice, "_COSTS", {})
     monkeypatch.setattr(jax, "device_count", lambda: 1)
+    monkeypatch.setattr(choice, "seconds_in_threads", lambda run, lanes, num_threads: 1.0)
     monkeypatch.setattr(choice, "seconds_in_a_batch", lambda batch, lanes: vmap)
     dataset = small_sweep(seeds=[0])
     chosen = json.loads(dataset.attrs["strategy_choice"])
