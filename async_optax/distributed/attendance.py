@@ -123,14 +123,14 @@ class Attendance:
             tally = self._failures.add(worker, why)
             self._monitor.say(f"worker {worker} is lost ({tally}): {why}")
         self._failures.is_away(worker, why)
-        return self._is_out(worker) or self._is_asked_later(worker)
+        return self._is_out_or_asked_later(worker)
 
     def cannot_start(self, worker: int, why: str) -> bool:
         """A process that is there cannot be set up; whether its worker is now in quarantine."""
         self._monitor.pids[worker] = 0
         tally = self._failures.add(worker, why)
         self._monitor.say(f"worker {worker} cannot start ({tally}): {why}")
-        return self._is_out(worker) or self._is_asked_later(worker)
+        return self._is_out_or_asked_later(worker)
 
     def is_struck(self, worker: int, why: str) -> bool:
         """A result cannot be used; whether its worker is now in quarantine."""
@@ -143,9 +143,12 @@ class Attendance:
         ready = self._workers[worker].ready.options(concurrency_group="control")
         return ready.remote(self._epoch, self._shared)
 
-    def _is_asked_later(self, worker: int) -> bool:
-        self.asks_at[worker] = time.monotonic() + _PAUSE
-        return False
+    def _is_out_or_asked_later(self, worker: int) -> bool:
+        """Whether a worker that is away is now in quarantine; if not, it is asked again."""
+        is_out = self._is_out(worker)
+        if not is_out:
+            self.asks_at[worker] = time.monotonic() + _PAUSE
+        return is_out
 
     def _is_out(self, worker: int) -> bool:
         if not self._failures.are_too_many(worker):
